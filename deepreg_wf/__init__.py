@@ -1,0 +1,3 @@
+"""Geodesic registration of T1-weighted brains to a template."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,1 @@
+"""The command line: the one place that knows argparse, logging and exit statuses."""

@@ -1,0 +1,301 @@
+"""One run: from settings to an exit status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from .. import __version__
+from ..derivatives import write_text
+from ..settings import Settings
+from ..templates import Template, get_custom_template, get_template
+from .execute import execute
+from .failures import Failure
+from .inputs import Inputs, check_folders, find_inputs, make_writable
+from .logs import Streams, libraries_to
+from .pages import last_run, write_reports
+from .progress import Glossary, PlainDisplay, open_display
+from .resources import Resources, plan_resources
+from .summary import ALL_DONE, conclude, tell
+
+NAME = 'deepreg_wf'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run knows of itself.
+
+    Parameters
+    ----------
+    settings
+        What was asked.
+    inputs
+        Images that were found.
+    template
+        What they are registered to.
+    resources
+        What may be used.
+    run_id
+        Name of the folder of its logs.
+    started
+        When it began.
+    command_line
+        The call.
+
+    """
+
+    settings: Settings
+    inputs: Inputs
+    template: Template
+    resources: Resources
+    run_id: str
+    started: datetime
+    command_line: str
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of the derivatives."""
+        return self.settings.output.output_dir
+
+    @property
+    def begun(self) -> float:
+        """When the run began, in seconds of the epoch."""
+        return self.started.timestamp()
+
+    @property
+    def participants(self) -> list[str]:
+        """Labels of those that the run is about: who has an image, or was asked for by name."""
+        named = set(self.settings.selection.participant_label)
+        return sorted({*self.inputs.subjects, *named.intersection(self.inputs.without_t1w)})
+
+    def log_dir(self, participant: str) -> Path:
+        """Folder of the settings and the crash files of a participant."""
+        return self.output_dir / f'sub-{participant}' / 'log' / self.run_id
+
+    @property
+    def common_log_dir(self) -> Path:
+        """Folder of the crash files of steps that all share."""
+        return self.output_dir / 'logs' / self.run_id
+
+
+def run(settings: Settings, *, command_line: str = '') -> int:
+    """Do what the settings ask.
+
+    Parameters
+    ----------
+    settings
+        Of the call.
+    command_line
+        The call itself, for the report.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    InputError
+        If nothing can be run.
+
+    """
+    os.environ['NIPYPE_NO_ET'] = '1'  # or Nipype looks up a host when it is imported
+    execution, started = settings.execution, datetime.now().astimezone()
+    check_folders(settings)
+    inputs = find_inputs(settings.selection)
+    if execution.clean_workdir:
+        _clean(execution.work_dir)
+    for folder in (settings.output.output_dir, execution.work_dir):
+        make_writable(folder)
+    run_id = f'{started:%Y%m%d-%H%M%S}_{uuid4().hex[:8]}'
+    log_file = execution.work_dir / f'{NAME}_logs' / f'{run_id}.txt'
+    with libraries_to(None if execution.verbose else log_file) as streams:
+        this = Run(
+            settings=settings,
+            inputs=inputs,
+            template=_find_template(settings),
+            resources=plan_resources(execution, images=len(inputs.images)),
+            run_id=run_id,
+            started=started,
+            command_line=command_line,
+        )
+        if settings.output.boilerplate_only:
+            return _write_boilerplate(this, streams)
+        if settings.output.reports_only:
+            return _rewrite_reports(this, streams)
+        return _process(this, streams)
+
+
+def _find_template(settings: Settings) -> Template:
+    if settings.output.template is not None:
+        return get_custom_template(settings.output.template)
+    cache_dir = settings.execution.work_dir / f'{NAME}_templates'
+    return get_template(settings.output.output_spaces[0], cache_dir=cache_dir)
+
+
+def _process(this: Run, streams: Streams) -> int:
+    """Process all images, and tell how it went."""
+    execution, workflow = this.settings.execution, _build(this)
+    _write_records(this)
+    glossary = Glossary.of(workflow, _image_names(this.inputs))
+    with open_display(streams, glossary, plain=execution.verbose > 0) as display:
+        display.say(_announcement(this))
+        if execution.write_graph:
+            display.say(f'Graph: {_draw(workflow)}')
+        failures = execute(
+            workflow,
+            resources=this.resources,
+            display=display,
+            glossary=glossary,
+            crash_dirs=[this.common_log_dir, *map(this.log_dir, this.inputs.subjects)],
+            stop_on_first_crash=execution.stop_on_first_crash,
+        )
+        runs = dict.fromkeys(this.inputs.subjects, this.run_id)
+        failures += write_reports(this.output_dir, runs, display, begun=this.begun)
+    return conclude(
+        [*_without_t1w(this), *failures],
+        participants=this.participants,
+        output_dir=this.output_dir,
+        seconds=time.time() - this.begun,
+        streams=streams,
+    )
+
+
+def _write_boilerplate(this: Run, streams: Streams) -> int:
+    """Write the text on the methods, which the graph has."""
+    _build(this)
+    print(f'Methods: {this.output_dir / "logs" / "CITATION.md"}', file=streams.out)
+    return ALL_DONE
+
+
+def _rewrite_reports(this: Run, streams: Streams) -> int:
+    """Write the pages anew, each from the last run of its participant."""
+    last = {label: last_run(this.output_dir, label) for label in this.participants}
+    runs = {label: run_id for label, run_id in last.items() if run_id is not None}
+    failures = [
+        Failure(
+            participant=label,
+            image=f'sub-{label}',
+            step='report',
+            reason=f'no run is in {this.output_dir}; run without --reports-only first.',
+            is_input_error=True,
+        )
+        for label in last.keys() - runs.keys()
+    ]
+    display = PlainDisplay(streams.out)
+    failures += write_reports(this.output_dir, runs, display)
+    return tell(failures, participants=this.participants, streams=streams)
+
+
+def _build(this: Run) -> Any:
+    """Build the graph, and write what the output folder says of itself."""
+    _configure_nipype(this)
+    from ..dataset import write_citation, write_dataset_files
+    from ..workflows.base import init_deepreg_wf
+
+    settings = this.settings
+    workflow = init_deepreg_wf(
+        subjects=this.inputs.subjects,
+        bids_dir=settings.selection.bids_dir,
+        output_dir=this.output_dir,
+        template=this.template,
+        skull_strip=settings.anatomical.skull_strip,
+        skull_strip_method=settings.anatomical.skull_strip_method,
+        momentum=settings.registration.momentum,
+        direction=settings.registration.direction,
+        registration_resolution=settings.registration.registration_resolution,
+        device=this.resources.device,
+        omp_nthreads=this.resources.omp_nthreads,
+        random_seed=settings.execution.random_seed,
+        sloppy=settings.execution.sloppy,
+        run_id=this.run_id,
+        name=NAME,
+    )
+    workflow.base_dir = str(settings.execution.work_dir)
+    write_dataset_files(this.output_dir, settings.selection.bids_dir)
+    write_citation(this.output_dir, workflow.visit_desc())
+    return workflow
+
+
+def _write_records(this: Run) -> None:
+    """Write down what was asked, for the reports and to be repeated."""
+    record = this.settings.to_toml(
+        started=this.started.isoformat(timespec='seconds'), command_line=this.command_line
+    )
+    for participant in this.inputs.subjects:
+        write_text(this.log_dir(participant) / f'{NAME}.toml', record)
+
+
+def _configure_nipype(this: Run) -> None:
+    """Hold libraries to their threads, and set up Nipype."""
+    os.environ.update(this.resources.environment())
+    from nipype import config, logging
+
+    execution = this.settings.execution
+    level = 'DEBUG' if execution.verbose > 1 else 'INFO'
+    config.update_config(
+        {
+            'execution': {
+                'crashdump_dir': str(this.common_log_dir),
+                'crashfile_format': 'txt',
+                'create_report': 'false',
+                'poll_sleep_duration': '0.1',
+                'stop_on_first_crash': str(execution.stop_on_first_crash).lower(),
+            },
+            'logging': {'workflow_level': level, 'utils_level': level, 'interface_level': level},
+        }
+    )
+    logging.update_logging(config)
+    if execution.resource_monitor:
+        config.enable_resource_monitor()
+
+
+def _without_t1w(this: Run) -> list[Failure]:
+    """Participants that were asked for by name and have no image."""
+    named = this.settings.selection.participant_label
+    return [
+        Failure(
+            participant=label,
+            image=f'sub-{label}',
+            step='finding the T1w image',
+            reason='no T1-weighted image is selected for this participant; check the dataset.',
+            is_input_error=True,
+        )
+        for label in this.inputs.without_t1w
+        if label in named
+    ]
+
+
+def _announcement(this: Run) -> str:
+    images, resources = len(this.inputs.images), this.resources
+    text = (
+        f'deepreg_wf {__version__}: {images} image{"s" * (images > 1)} to {this.template.space} '
+        f'on {resources.device}, {resources.nprocs} processors, {resources.omp_nthreads} a step'
+    )
+    skipped = set(this.inputs.without_t1w) - set(this.settings.selection.participant_label)
+    return f'{text}; without an image: {", ".join(sorted(skipped))}' if skipped else text
+
+
+def _image_names(inputs: Inputs) -> dict[str, str]:
+    """Names to show, such as ``sub-01_ses-pre``, by the name of the workflow of each image."""
+    from ..workflows.base import single_subject_name
+
+    return {single_subject_name(path): path.name.rsplit('_', 1)[0] for path in inputs.images}
+
+
+def _draw(workflow: Any) -> str:
+    """Draw the graph; without graphviz its description in the dot language is kept."""
+    picture = 'svg' if shutil.which('dot') else 'dot'
+    return str(workflow.write_graph(graph2use='colored', format=picture))
+
+
+def _clean(work_dir: Path) -> None:
+    """Remove what runs have left, and nothing else that lies in that folder."""
+    for name in (NAME, f'{NAME}_templates', f'{NAME}_logs'):
+        shutil.rmtree(work_dir / name, ignore_errors=True)

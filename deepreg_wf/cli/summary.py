@@ -1,0 +1,95 @@
+"""How a run ended, for a person and for a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .failures import Failure, first_of_each, update_table
+from .logs import Streams
+from .progress import EVERYBODY, in_words
+
+ALL_DONE, SOME_FAILED, UNUSABLE = 0, 1, 2
+_MANY = 10
+
+
+def conclude(
+    failures: Sequence[Failure],
+    *,
+    participants: Sequence[str],
+    output_dir: Path,
+    seconds: float,
+    streams: Streams,
+) -> int:
+    """Tell how a run ended: a sentence for each image that failed, ``failed.tsv``, a summary.
+
+    Parameters
+    ----------
+    failures
+        All that failed.
+    participants
+        Labels of those that the run was about.
+    output_dir
+        Folder of the derivatives.
+    seconds
+        How long it took.
+    streams
+        Where a person reads.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    """
+    table = output_dir / 'failed.tsv'
+    update_table(table, failures, participants)
+    status = tell(failures, participants=participants, streams=streams)
+    failed = len(_who_failed(failures, participants))
+    lines = [f'{len(participants) - failed} done, {failed} failed, in {in_words(seconds)}.']
+    if failures:
+        lines.append(f'What failed, and why: {table}')
+    lines += _where_reports_are(output_dir, participants)
+    print('\n'.join(lines), file=streams.out)
+    return status
+
+
+def tell(failures: Sequence[Failure], *, participants: Sequence[str], streams: Streams) -> int:
+    """Tell what failed.
+
+    Parameters
+    ----------
+    failures
+        All that failed.
+    participants
+        Labels of those that the run was about.
+    streams
+        Where a person reads.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    """
+    told = first_of_each(failures)
+    for failure in told:
+        print(failure.sentence, file=streams.err)
+    if not failures:
+        return ALL_DONE
+    nobody_is_done = len(_who_failed(failures, participants)) == len(participants)
+    input_is_at_fault = all(failure.is_input_error for failure in told)
+    return UNUSABLE if nobody_is_done and input_is_at_fault else SOME_FAILED
+
+
+def _who_failed(failures: Sequence[Failure], participants: Sequence[str]) -> set[str]:
+    failed = {failure.participant for failure in failures}
+    return set(participants) if EVERYBODY in failed else failed
+
+
+def _where_reports_are(output_dir: Path, participants: Sequence[str]) -> list[str]:
+    pages = [output_dir / f'sub-{label}.html' for label in participants]
+    pages = [page for page in pages if page.is_file()]
+    if len(pages) > _MANY:
+        return [f'Reports: {output_dir / "sub-*.html"}']
+    return [f'Report: {page}' for page in pages]

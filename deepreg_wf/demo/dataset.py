@@ -1,0 +1,274 @@
+"""A BIDS dataset of synthetic subjects, made from the bundled template by known transforms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from .. import __version__
+from ..spatial import VoxelGrid, write_composite
+from ..templates import BUNDLED, get_template
+from .truth import Truth, draw_truth
+
+FIELD_OF_VIEW_MARGIN = 12.0
+"""Room between the brain and the border of a native image, in mm."""
+
+INTENSITY = 1000.0
+"""Of the template's brightest voxel in a native image, before bias and noise."""
+
+Array = NDArray[np.float64]
+Triple = tuple[float, float, float]
+
+_DIRECTIONS = {
+    'R': (1, 0, 0),
+    'L': (-1, 0, 0),
+    'A': (0, 1, 0),
+    'P': (0, -1, 0),
+    'S': (0, 0, 1),
+    'I': (0, 0, -1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """How a synthetic subject differs from the template, and how it is scanned.
+
+    Attributes
+    ----------
+    label : str
+        Of the participant, without ``sub-``.
+    orientation : str
+        Three letters, the anatomical direction of each voxel axis.
+    spacing : tuple of float
+        Voxel size in mm.
+    oblique : tuple of float
+        Rotation of the voxel axes about the right, anterior and superior axis, in degrees.
+    rotation, translation, scale : tuple of float
+        The affine from template to subject: degrees, mm and factors along the same axes.
+    warp : float
+        Mean displacement of the geodesic in the brain, in mm, to first order.
+    bias : float
+        Largest log-factor of the intensity bias.
+    noise : float
+        Standard deviation, relative to `INTENSITY`.
+    seed : int
+    """
+
+    label: str
+    orientation: str = 'RAS'
+    spacing: Triple = (1.0, 1.0, 1.0)
+    oblique: Triple = (0.0, 0.0, 0.0)
+    rotation: Triple = (0.0, 0.0, 0.0)
+    translation: Triple = (0.0, 0.0, 0.0)
+    scale: Triple = (1.0, 1.0, 1.0)
+    warp: float = 3.0
+    bias: float = 0.2
+    noise: float = 0.02
+    seed: int = 0
+
+    @property
+    def affine(self) -> Array:
+        """Template RAS mm to subject RAS mm, shape (4, 4)."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = _rotation(self.rotation) @ np.diag(self.scale)
+        matrix[:3, 3] = self.translation
+        return matrix
+
+    @property
+    def axes(self) -> Array:
+        """Direction of each voxel axis in RAS, in the columns, times the voxel size."""
+        upright = np.array([_DIRECTIONS[letter] for letter in self.orientation], dtype=float).T
+        return _rotation(self.oblique) @ upright @ np.diag(self.spacing)
+
+
+SUBJECTS = (
+    Subject(
+        label='01',
+        orientation='LAS',
+        oblique=(8, -3, 5),
+        rotation=(5, -2, 4),
+        translation=(4, -7, 9),
+        scale=(1.04, 0.97, 1.02),
+        seed=1,
+    ),
+    Subject(
+        label='02',
+        orientation='PSR',
+        spacing=(1.0, 1.0, 1.5),
+        rotation=(-6, 3, -2),
+        translation=(-5, 8, -4),
+        scale=(0.96, 1.03, 0.98),
+        seed=2,
+    ),
+)
+"""One scan that is oblique and stored left to right, one sagittal with thick slices."""
+
+
+def write_demo_dataset(
+    bids_dir: Path, truth_dir: Path, *, cache_dir: Path, subjects: Sequence[Subject] = SUBJECTS
+) -> Iterator[tuple[Subject, Truth]]:
+    """Write the dataset, one subject each time the iterator is advanced.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Of the BIDS dataset; made where it does not exist.
+    truth_dir : Path
+        Of the true transforms, in the same format as those of the derivatives.
+    cache_dir : Path
+        For images derived from the bundled template.
+    subjects : sequence of Subject
+
+    Yields
+    ------
+    Subject
+    Truth
+        From template points to the subject's.
+    """
+    template = nb.load(get_template(BUNDLED, cache_dir=cache_dir).t1w)
+    mask = _brain_mask(cache_dir)
+    _write_description(bids_dir, subjects)
+    for subject in subjects:
+        truth = draw_truth(
+            mask.get_fdata() > 0,
+            mask.affine,
+            subject_affine=subject.affine,
+            size=subject.warp,
+            seed=subject.seed,
+        )
+        anat = bids_dir / f'sub-{subject.label}' / 'anat'
+        anat.mkdir(parents=True, exist_ok=True)
+        nb.save(scan(template, truth, subject), anat / f'sub-{subject.label}_T1w.nii.gz')
+        write_truth(truth_dir, subject, truth)
+        yield subject, truth
+
+
+def brain_points(cache_dir: Path) -> Array:
+    """Brain voxels of the bundled template at 2 mm, as RAS points in mm, shape (N, 3)."""
+    mask = _brain_mask(cache_dir)
+    return apply_affine(mask.affine, np.argwhere(mask.get_fdata() > 0))
+
+
+def scan(template: nb.Nifti1Image, truth: Truth, subject: Subject) -> nb.Nifti1Image:
+    """Make the image that a scanner would give of the transformed template.
+
+    Parameters
+    ----------
+    template : Nifti1Image
+        Brain only; zero outside.
+    truth : Truth
+        From template points to the subject's.
+    subject : Subject
+        Says on which grid and how well it is scanned.
+
+    Returns
+    -------
+    Nifti1Image
+        int16, zero outside the brain.
+    """
+    data = template.get_fdata(dtype=np.float32)
+    points = apply_affine(template.affine, np.argwhere(data > 0)[::7])
+    grid = native_grid(truth.to_subject(points), subject)
+    image = _sample(data * (INTENSITY / data.max()), template.affine, truth, grid)
+    brain = image > 0
+    rng = np.random.default_rng(subject.seed)
+    image *= bias_field(grid.shape, subject.bias, rng)
+    image += rng.normal(scale=subject.noise * INTENSITY, size=grid.shape)
+    # An extracted brain: its darkest voxels stay brain, what is around them is exactly zero.
+    image = np.where(brain, np.maximum(np.rint(image), 1), 0).astype(np.int16)
+    scanned = nb.Nifti1Image(image, grid.affine)
+    scanned.header.set_xyzt_units('mm')
+    return scanned
+
+
+def native_grid(points: Array, subject: Subject) -> VoxelGrid:
+    """Grid along the subject's voxel axes that covers given RAS points, shape (N, 3)."""
+    axes = subject.axes
+    along = points @ np.linalg.inv(axes).T
+    margin = FIELD_OF_VIEW_MARGIN / np.asarray(subject.spacing)
+    low, high = along.min(axis=0) - margin, along.max(axis=0) + margin
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    affine[:3, 3] = axes @ low
+    return VoxelGrid(np.ceil(high - low).astype(int) + 1, affine)
+
+
+def bias_field(shape: Sequence[int], strength: float, rng: np.random.Generator) -> Array:
+    """Smooth positive factor whose logarithm reaches `strength` either way."""
+    coarse = rng.standard_normal((4, 4, 4))
+    log_bias = ndimage.zoom(coarse, np.asarray(shape) / 4, order=3)
+    return np.exp(strength * log_bias / np.abs(log_bias).max())
+
+
+def write_truth(truth_dir: Path, subject: Subject, truth: Truth) -> Path:
+    """Write a true transform as an ITK composite that resamples the T1w onto the template."""
+    truth_dir.mkdir(parents=True, exist_ok=True)
+    path = truth_dir / f'sub-{subject.label}_from-T1w_to-{BUNDLED}_mode-image_xfm.h5'
+    write_composite(path, affine=truth.affine, warp=truth.warp, grid=truth.grid)
+    return path
+
+
+def _brain_mask(cache_dir: Path) -> nb.Nifti1Image:
+    return nb.load(get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir).mask)
+
+
+def _sample(data: Array, affine: Array, truth: Truth, grid: VoxelGrid) -> Array:
+    """Value of the template at each voxel of a native grid, slice by slice to save memory."""
+    image = np.empty(grid.shape)
+    plane = np.indices(grid.shape[:2]).reshape(2, -1).T
+    source = VoxelGrid(data.shape, affine)
+    for k in range(grid.shape[2]):
+        points = grid.to_mm(np.column_stack([plane, np.full(len(plane), k)]))
+        voxels = source.to_indices(truth.to_template(points))
+        image[..., k] = ndimage.map_coordinates(data, voxels.T, order=1).reshape(grid.shape[:2])
+    return image
+
+
+def _rotation(degrees: Triple) -> Array:
+    return Rotation.from_euler('xyz', degrees, degrees=True).as_matrix()
+
+
+def _write_description(bids_dir: Path, subjects: Sequence[Subject]) -> None:
+    bids_dir.mkdir(parents=True, exist_ok=True)
+    description: dict[str, Any] = {
+        'Name': 'deepreg_wf demonstration: two brains made from a template',
+        'BIDSVersion': '1.9.0',
+        'DatasetType': 'raw',
+        'GeneratedBy': [{'Name': 'deepreg_wf-demo', 'Version': __version__}],
+        'ReferencesAndLinks': [
+            'Fonov et al., Unbiased average age-appropriate atlases for pediatric studies, '
+            'NeuroImage 54 (2011) 313-327'
+        ],
+    }
+    _write_json(bids_dir / 'dataset_description.json', description)
+    (bids_dir / 'README').write_text(_README)
+    lines = ['participant_id\tacquisition']
+    for subject in subjects:
+        size = 'x'.join(f'{h:g}' for h in subject.spacing)
+        oblique = ', oblique' if any(subject.oblique) else ''
+        lines.append(f'sub-{subject.label}\t{subject.orientation}, {size} mm{oblique}')
+    (bids_dir / 'participants.tsv').write_text('\n'.join(lines) + '\n')
+    columns = {'acquisition': {'Description': 'Directions of the voxel axes and voxel size'}}
+    _write_json(bids_dir / 'participants.json', columns)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + '\n')
+
+
+_README = """\
+Synthetic subjects, made by deepreg_wf-demo from the ICBM 152 2009a symmetric template (copyright
+1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
+University) as it comes with nilearn. Each is the template moved by a random geodesic and a small
+affine, with an intensity bias and noise added. No person was scanned.
+"""

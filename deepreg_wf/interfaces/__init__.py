@@ -1,0 +1,29 @@
+"""Nipype interfaces: thin shells over the library, each imported when it is asked for."""
+
+from __future__ import annotations
+
+from deepreg_wf._lazy import lazy_exports
+
+_HOMES = {
+    'ValidateT1w': 'anatomical',
+    'SkullStrip': 'anatomical',
+    'BiasCorrect': 'anatomical',
+    'PrepareTemplate': 'template',
+    'AffineAlign': 'affine',
+    'RefineMomentum': 'momentum',
+    'GeodesicShooting': 'momentum',
+    'ComposeTransforms': 'transforms',
+    'ApplyTransforms': 'transforms',
+    'RegistrationQC': 'qc',
+    'DerivativesDataSink': 'bids',
+    'SummaryReportlet': 'reportlets',
+    'BrainMaskReportlet': 'reportlets',
+    'AlignmentReportlet': 'reportlets',
+    'LogJacobianReportlet': 'reportlets',
+    'MomentumReportlet': 'reportlets',
+    'QualityReportlet': 'reportlets',
+    'ConvergenceReportlet': 'reportlets',
+}
+
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy_exports('deepreg_wf.interfaces', _HOMES)

@@ -1,0 +1,158 @@
+"""From the raw T1-weighted image to an evened-out brain and its mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype import logging
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    Str,
+    TraitedSpec,
+    traits,
+)
+
+from deepreg_wf.errors import InputError
+
+LOGGER = logging.getLogger('nipype.interface')
+
+
+class _ValidateT1wInputSpec(BaseInterfaceInputSpec):
+    in_file = File(mandatory=True, desc='raw T1-weighted image')
+
+
+class _ValidateT1wOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='one volume of finite float32, in the same place')
+
+
+class ValidateT1w(SimpleInterface):
+    """Read a T1-weighted image, or say in one sentence why it cannot be used."""
+
+    input_spec = _ValidateT1wInputSpec
+    output_spec = _ValidateT1wOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.brain import read_t1w
+        from deepreg_wf.spatial import save_image
+
+        image = read_t1w(self.inputs.in_file)
+        for remark in image.remarks:
+            LOGGER.warning(remark)
+        out_file = Path(runtime.cwd) / 't1w.nii.gz'
+        save_image(out_file, image.data, image.grid)
+        self._results['out_file'] = str(out_file)
+        return runtime
+
+
+class _SkullStripInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
+    source_file = File(desc='raw image, by whose name errors call it')
+    mode = traits.Enum(
+        'auto',
+        'force',
+        'skip',
+        usedefault=True,
+        desc='strip what is not recognised as a brain, strip in any case, or never',
+    )
+    method = Str('auto', usedefault=True, desc='what strips')
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads on the CPU')
+    device = Str('cpu', usedefault=True, nohash=True, desc="'cpu', 'cuda' or 'cuda:N'")
+
+
+class _SkullStripOutputSpec(TraitedSpec):
+    out_mask = File(exists=True, desc='brain mask')
+    out_file = File(exists=True, desc='the image within the mask')
+    method = Str(desc="what stripped, 'already-extracted' or 'none'")
+
+
+class SkullStrip(SimpleInterface):
+    """Find the brain in an image of a head, or keep a brain that was extracted before.
+
+    Examples
+    --------
+    >>> SkullStrip().inputs.mode
+    'auto'
+    """
+
+    input_spec = _SkullStripInputSpec
+    output_spec = _SkullStripOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from deepreg_wf.brain import extract_brain
+        from deepreg_wf.spatial import load_image, save_image
+
+        data, grid = load_image(self.inputs.in_file)
+        try:
+            found = extract_brain(
+                data,
+                grid,
+                mode=self.inputs.mode,
+                method=self.inputs.method,
+                num_threads=self.inputs.num_threads,
+                device=self.inputs.device,
+            )
+        except InputError as error:
+            raise InputError(f'{_name(self.inputs)}: {error}') from None
+        LOGGER.info('%s: brain by %s; %s', _name(self.inputs), found.method, found.remark)
+        folder = Path(runtime.cwd)
+        save_image(folder / 'mask.nii.gz', found.mask, grid, np.uint8)
+        save_image(folder / 'brain.nii.gz', np.where(found.mask, data, 0), grid)
+        self._results |= {
+            'out_mask': str(folder / 'mask.nii.gz'),
+            'out_file': str(folder / 'brain.nii.gz'),
+            'method': found.method,
+        }
+        return runtime
+
+
+class _BiasCorrectInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
+    in_mask = File(exists=True, mandatory=True, desc='brain mask')
+    sloppy = traits.Bool(False, usedefault=True, desc='few iterations, for tests')
+
+
+class _BiasCorrectOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='whole image without the bias')
+    out_brain = File(exists=True, desc='the same within the mask')
+
+
+class BiasCorrect(SimpleInterface):
+    """Divide an image by the smooth bias that N4 finds in its brain.
+
+    Examples
+    --------
+    >>> BiasCorrect().inputs.sloppy
+    False
+    """
+
+    input_spec = _BiasCorrectInputSpec
+    output_spec = _BiasCorrectOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from deepreg_wf.brain import correct_bias, read_mask
+        from deepreg_wf.spatial import load_image, save_image
+
+        data, grid = load_image(self.inputs.in_file)
+        mask = read_mask(self.inputs.in_mask, grid)
+        corrected = correct_bias(data, mask, grid, sloppy=self.inputs.sloppy)
+        folder = Path(runtime.cwd)
+        save_image(folder / 'corrected.nii.gz', corrected, grid)
+        save_image(folder / 'brain.nii.gz', np.where(mask, corrected, 0), grid)
+        self._results |= {
+            'out_file': str(folder / 'corrected.nii.gz'),
+            'out_brain': str(folder / 'brain.nii.gz'),
+        }
+        return runtime
+
+
+def _name(inputs: Any) -> str:
+    from nipype.interfaces.base import isdefined
+
+    return str(inputs.source_file if isdefined(inputs.source_file) else inputs.in_file)

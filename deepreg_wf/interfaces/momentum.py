@@ -1,0 +1,212 @@
+"""The momentum of a geodesic between two brains, and the maps that it shoots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nipype import logging
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    Str,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from deepreg_wf.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deepreg_wf.spatial import VoxelGrid
+
+LOGGER = logging.getLogger('nipype.interface')
+
+
+class _ComputeInputSpec(BaseInterfaceInputSpec):
+    device = Str('cpu', usedefault=True, nohash=True, desc="'cpu', 'cuda' or 'cuda:N'")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads on the CPU')
+
+
+class _RefineMomentumInputSpec(_ComputeInputSpec):
+    moving_image = File(exists=True, mandatory=True, desc='brain that is deformed')
+    fixed_image = File(exists=True, mandatory=True, desc='brain to be met, on the same grid')
+    fixed_mask = File(exists=True, desc='where the fixed image counts; everywhere by default')
+    momentum = File(exists=True, desc='momentum to start from; none by default')
+    metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
+    iterations = traits.List(
+        traits.Int, desc='most iterations per level, coarsest first; the last is the full grid'
+    )
+
+
+class _RefineMomentumOutputSpec(TraitedSpec):
+    momentum = File(exists=True, desc='initial momentum, components along the axes of the grid')
+    metric = traits.Dict(desc='the metric that the momentum belongs to')
+    trace = File(exists=True, desc='energies of the matching (JSON)')
+
+
+class RefineMomentum(SimpleInterface):
+    """Find the momentum that carries the moving onto the fixed image, by LDDMM matching.
+
+    Examples
+    --------
+    >>> refine = RefineMomentum(iterations=[40, 10])
+    >>> refine.inputs.device
+    'cpu'
+    """
+
+    input_spec = _RefineMomentumInputSpec
+    output_spec = _RefineMomentumOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import torch
+
+        from deepreg_wf import lddmm
+        from deepreg_wf.spatial import save_vector
+
+        torch.set_num_threads(self.inputs.num_threads)
+        moving, grid = _load_brain(self.inputs.moving_image, self.inputs.device)
+        fixed, _ = _load_brain(self.inputs.fixed_image, self.inputs.device, grid)
+        metric = lddmm.Metric(
+            grid.shape, grid.spacing, device=self.inputs.device, **self._metric_parameters()
+        )
+        match = lddmm.match(
+            moving,
+            fixed,
+            metric,
+            similarity=lddmm.DEFAULT_SIMILARITY,
+            schedule=self._schedule(),
+            mask=self._optional('fixed_mask', grid, vector=False),
+            start=self._optional('momentum', grid, vector=True),
+            progress=_log_progress,
+        )
+        folder = Path(runtime.cwd)
+        save_vector(folder / 'momentum.nii.gz', match.momentum.cpu().numpy(), grid)
+        levels = [
+            {'spacing': spacing, 'energy': list(energies)}
+            for spacing, energies in zip(match.spacings, match.energies, strict=True)
+        ]
+        (folder / 'matching.json').write_text(json.dumps({'levels': levels}))
+        self._results['momentum'] = str(folder / 'momentum.nii.gz')
+        self._results['trace'] = str(folder / 'matching.json')
+        self._results['metric'] = metric.parameters
+        return runtime
+
+    def _metric_parameters(self) -> dict[str, Any]:
+        from deepreg_wf.lddmm import DEFAULT_METRIC
+
+        return dict(self.inputs.metric) if isdefined(self.inputs.metric) else dict(DEFAULT_METRIC)
+
+    def _schedule(self) -> Any:
+        from deepreg_wf.lddmm import Schedule
+
+        if isdefined(self.inputs.iterations):
+            return Schedule(iterations=tuple(self.inputs.iterations))
+        return Schedule()
+
+    def _optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:
+        path = getattr(self.inputs, name)
+        if not isdefined(path):
+            return None
+        return _load(path, self.inputs.device, grid, vector=vector)[0]
+
+
+class _GeodesicShootingInputSpec(_ComputeInputSpec):
+    momentum = File(exists=True, mandatory=True, desc='initial momentum')
+    metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
+    direction = traits.Enum(
+        'template-to-subject',
+        'subject-to-template',
+        usedefault=True,
+        desc='what the momentum moves onto what',
+    )
+
+
+class _GeodesicShootingOutputSpec(TraitedSpec):
+    warp = File(exists=True, desc='displacement from template points to subject points')
+    inverse_warp = File(exists=True, desc='displacement from subject points to template points')
+    log_jacobian = File(exists=True, desc='log-determinant of the warp; NaN where it folds')
+    trace = File(exists=True, desc='metric, time steps and energies (JSON)')
+
+
+class GeodesicShooting(SimpleInterface):
+    """Shoot a momentum to the maps between template and subject, both on the template grid.
+
+    Examples
+    --------
+    >>> GeodesicShooting().inputs.direction
+    'template-to-subject'
+    """
+
+    input_spec = _GeodesicShootingInputSpec
+    output_spec = _GeodesicShootingOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import torch
+
+        from deepreg_wf import lddmm
+        from deepreg_wf.spatial import save_displacement, save_image
+
+        torch.set_num_threads(self.inputs.num_threads)
+        momentum, grid = _load(self.inputs.momentum, self.inputs.device, vector=True)
+        parameters = self.inputs.metric if isdefined(self.inputs.metric) else lddmm.DEFAULT_METRIC
+        metric = lddmm.Metric(grid.shape, grid.spacing, device=self.inputs.device, **parameters)
+        geodesic = lddmm.shoot(momentum, metric)
+        warp, inverse = geodesic.phi.cpu(), geodesic.phi_inverse.cpu()
+        if not (warp.isfinite().all() and inverse.isfinite().all()):
+            raise InputError(
+                f'{self.inputs.momentum}: shooting it diverges; look at the mask and the affine.'
+            )
+        if self.inputs.direction == 'subject-to-template':
+            warp, inverse = inverse, warp
+        folder = Path(runtime.cwd)
+        save_displacement(folder / 'warp.nii.gz', warp.numpy(), grid)
+        save_displacement(folder / 'inverse_warp.nii.gz', inverse.numpy(), grid)
+        # The logarithm of a negative determinant is NaN, and that of zero is made so.
+        log_jacobian = lddmm.fields.jacobian_determinant(warp).log()
+        log_jacobian[log_jacobian.isinf()] = torch.nan
+        save_image(folder / 'log_jacobian.nii.gz', log_jacobian.numpy(), grid)
+        trace = {
+            'metric': metric.parameters,
+            'steps': len(geodesic.energy) - 1,
+            'direction': self.inputs.direction,
+            'energy': geodesic.energy.tolist(),
+            'energy_drift': geodesic.energy_drift,
+        }
+        (folder / 'shooting.json').write_text(json.dumps(trace))
+        for name in ('warp', 'inverse_warp', 'log_jacobian'):
+            self._results[name] = str(folder / f'{name}.nii.gz')
+        self._results['trace'] = str(folder / 'shooting.json')
+        return runtime
+
+
+def _load(
+    path: str, device: str, grid: VoxelGrid | None = None, *, vector: bool = False
+) -> tuple[Tensor, VoxelGrid]:
+    """Read an image or a vector field, which has to lie on `grid` if that is given."""
+    import torch
+
+    from deepreg_wf.spatial import load_image, load_vector
+
+    data, own_grid = (load_vector if vector else load_image)(path)
+    if grid is not None and own_grid != grid:
+        raise InputError(f'{path}: it does not lie on the registration grid; resample it first.')
+    return torch.from_numpy(data).to(device), own_grid
+
+
+def _load_brain(path: str, device: str, grid: VoxelGrid | None = None) -> tuple[Tensor, VoxelGrid]:
+    from deepreg_wf.lddmm import normalise
+
+    image, own_grid = _load(path, device, grid)
+    try:
+        return normalise(image), own_grid
+    except ValueError as error:
+        raise InputError(f'{path}: {error}; look at the brain mask and the affine.') from None
+
+
+def _log_progress(spacing: float, iteration: int, energy: float) -> None:
+    LOGGER.info('matching at %g mm, iteration %d: energy %.0f', spacing, iteration, energy)

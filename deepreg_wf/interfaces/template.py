@@ -1,0 +1,64 @@
+"""The template as registration needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+
+class _PrepareTemplateInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='T1-weighted template')
+    in_mask = File(exists=True, desc='its brain mask; what is not zero by default')
+    resolution = traits.Float(
+        2.0, usedefault=True, desc='voxel size of the registration grid in mm'
+    )
+
+
+class _PrepareTemplateOutputSpec(TraitedSpec):
+    t1w_brain = File(exists=True, desc='brain of the template on the registration grid')
+    brain_mask = File(exists=True, desc='its mask on the registration grid')
+    reference = File(exists=True, desc='the template itself, whose grid is that of the output')
+
+
+class PrepareTemplate(SimpleInterface):
+    """Bring the brain of a template onto the grid on which it is registered.
+
+    Examples
+    --------
+    >>> PrepareTemplate().inputs.resolution
+    2.0
+    """
+
+    input_spec = _PrepareTemplateInputSpec
+    output_spec = _PrepareTemplateOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from deepreg_wf.brain import read_mask, read_t1w, registration_grid, resample_brain
+        from deepreg_wf.spatial import save_image
+
+        template = read_t1w(self.inputs.in_file)
+        mask = template.data > 0
+        if isdefined(self.inputs.in_mask):
+            mask = read_mask(self.inputs.in_mask, template.grid)
+        grid = registration_grid(mask, template.grid, self.inputs.resolution)
+        brain, inside = resample_brain(template.data, mask, template.grid, grid)
+        folder = Path(runtime.cwd)
+        save_image(folder / 't1w_brain.nii.gz', brain, grid)
+        save_image(folder / 'brain_mask.nii.gz', inside, grid, np.uint8)
+        self._results |= {
+            't1w_brain': str(folder / 't1w_brain.nii.gz'),
+            'brain_mask': str(folder / 'brain_mask.nii.gz'),
+            'reference': self.inputs.in_file,
+        }
+        return runtime

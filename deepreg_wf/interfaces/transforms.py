@@ -1,0 +1,119 @@
+"""Interfaces that put transforms together and apply them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+
+class _ComposeTransformsInputSpec(BaseInterfaceInputSpec):
+    affine = File(
+        exists=True, mandatory=True, desc='affine of ITK that maps template points to T1w points'
+    )
+    warp = File(
+        exists=True,
+        mandatory=True,
+        desc='displacement field that maps template points to points of the aligned T1w',
+    )
+    inverse_warp = File(
+        exists=True,
+        mandatory=True,
+        desc='displacement field that maps points of the aligned T1w to template points',
+    )
+
+
+class _ComposeTransformsOutputSpec(TraitedSpec):
+    t1w2std = File(exists=True, desc='composite that resamples the T1w onto the template')
+    std2t1w = File(exists=True, desc='composite that resamples the template onto the T1w')
+
+
+class ComposeTransforms(SimpleInterface):
+    """Put an affine and the fields of a deformation into one ITK composite for each direction.
+
+    ``t1w2std`` maps template points to T1w points, the field first and the affine then;
+    ``std2t1w`` maps T1w points to template points, the inverse affine first.
+
+    Examples
+    --------
+    >>> compose = ComposeTransforms()
+    >>> compose.inputs.affine = 'affine.txt'  # doctest: +SKIP
+    """
+
+    input_spec = _ComposeTransformsInputSpec
+    output_spec = _ComposeTransformsOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from deepreg_wf.spatial import load_affine, load_displacement, write_composite
+
+        folder = Path(runtime.cwd)
+        affine = load_affine(self.inputs.affine)
+        warp, grid = load_displacement(self.inputs.warp)
+        forward, backward = folder / 't1w2std.h5', folder / 'std2t1w.h5'
+        write_composite(forward, affine=affine, warp=warp, grid=grid)
+        warp, grid = load_displacement(self.inputs.inverse_warp)
+        inverse = np.linalg.inv(affine)
+        write_composite(backward, affine=inverse, warp=warp, grid=grid, affine_first=True)
+        self._results |= {'t1w2std': str(forward), 'std2t1w': str(backward)}
+        return runtime
+
+
+class _ApplyTransformsInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='image to resample')
+    reference_image = File(exists=True, mandatory=True, desc='image whose grid is filled')
+    transform = File(
+        exists=True,
+        mandatory=True,
+        desc='maps points of the reference to points of the image: '
+        'composite (.h5) or affine (.txt, .tfm, .mat) of ITK',
+    )
+    interpolation = traits.Enum(
+        'linear', 'nearest', 'cubic', usedefault=True, desc='nearest is for masks and labels'
+    )
+    default_value = traits.Float(0.0, usedefault=True, desc='value outside the image')
+
+
+class _ApplyTransformsOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='the image on the grid of the reference')
+
+
+class ApplyTransforms(SimpleInterface):
+    """Resample an image onto the grid of another through a transform, in a single step.
+
+    With the interpolation 'nearest' an image of whole numbers keeps its data type; everything
+    else becomes float32.
+    """
+
+    input_spec = _ApplyTransformsInputSpec
+    output_spec = _ApplyTransformsOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.spatial import VoxelGrid, load_image, load_transform, resample, save_image
+        from deepreg_wf.spatial.files import lossless_dtype
+
+        data, source = load_image(self.inputs.in_file)
+        target = VoxelGrid.from_image(self.inputs.reference_image)
+        resampled = resample(
+            data,
+            source,
+            target,
+            load_transform(self.inputs.transform),
+            interpolation=self.inputs.interpolation,
+            default_value=self.inputs.default_value,
+        )
+        nearest = self.inputs.interpolation == 'nearest'
+        dtype = lossless_dtype(self.inputs.in_file) if nearest else 'float32'
+        stem = Path(self.inputs.in_file).name.removesuffix('.gz').removesuffix('.nii')
+        out_file = Path(runtime.cwd) / f'{stem}_resampled.nii.gz'
+        save_image(out_file, resampled, target, dtype)
+        self._results['out_file'] = str(out_file)
+        return runtime

@@ -1,0 +1,28 @@
+"""The geodesics: metric, fields, shooting, similarity, matching and diagnostics."""
+
+from __future__ import annotations
+
+from . import diagnostics, fields
+from .images import normalise
+from .matching import DEFAULT_METRIC, DEFAULT_SIMILARITY, Match, Schedule, match
+from .metric import Metric
+from .shooting import Geodesic, shoot, shoot_inverse, steps_needed
+from .similarity import LNCC, SSD
+
+__all__ = [
+    'DEFAULT_METRIC',
+    'DEFAULT_SIMILARITY',
+    'LNCC',
+    'SSD',
+    'Geodesic',
+    'Match',
+    'Metric',
+    'Schedule',
+    'diagnostics',
+    'fields',
+    'match',
+    'normalise',
+    'shoot',
+    'shoot_inverse',
+    'steps_needed',
+]

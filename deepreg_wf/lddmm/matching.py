@@ -1,0 +1,292 @@
+"""Image matching: the initial momentum whose geodesic carries one image onto another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import fields
+from .metric import Metric, Parameters
+from .shooting import shoot_inverse, steps_needed
+from .similarity import LNCC, SSD, Mismatch
+
+DEFAULT_METRIC = Parameters(alpha=0.5, beta=0.5, gamma=0.03, power=2)
+"""Metric of our own momenta: a kernel of 4 mm decay length, smooth enough not to fold."""
+
+DEFAULT_SIMILARITY = LNCC(width=4.0, weight=0.3)
+
+MAX_CHANGE = 1.0
+"""Voxels per unit time by which an iteration may change the velocity of a point.
+
+The first direction has no scale of its own, and the quadratic model that L-BFGS steps by is no
+guide over distances at which the images change.
+"""
+
+MIN_JACOBIAN = 0.1
+"""Least local volume change that a step may lead to, either way.
+
+The metric makes folds costly but not impossible on a grid, so a step towards one is not taken.
+"""
+
+MAX_STEPS = 40
+"""A momentum that needs more time steps than this is no step towards an alignment of brains."""
+
+Progress = Callable[[float, int, float], None]
+"""Called after each iteration with the spacing of the level (mm), the iteration, the energy."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How far to push the matching.
+
+    Attributes
+    ----------
+    iterations : tuple of int
+        Most iterations per level, coarsest first; the last level is the grid of the images and
+        each before it halves the resolution.
+    tolerance : float
+        A level ends when `patience` iterations gain less than this share of what it has gained.
+    patience : int
+    history : int
+        Pairs that L-BFGS keeps.
+    """
+
+    iterations: tuple[int, ...] = (20, 5)
+    tolerance: float = 0.03
+    patience: int = 3
+    history: int = 5
+
+
+@dataclass(frozen=True)
+class Match:
+    """A matching and the way to it.
+
+    Attributes
+    ----------
+    momentum : Tensor, shape (3, X, Y, Z)
+        Initial momentum m_0.
+    energies : tuple of tuple of float
+        Energy before and after each iteration, per level, coarsest first.
+    spacings : tuple of float
+        Largest voxel size of each level, in millimetres.
+    """
+
+    momentum: Tensor
+    energies: tuple[tuple[float, ...], ...]
+    spacings: tuple[float, ...]
+
+
+def match(
+    moving: Tensor,
+    fixed: Tensor,
+    metric: Metric,
+    *,
+    similarity: SSD | LNCC,
+    schedule: Schedule | None = None,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    progress: Progress | None = None,
+) -> Match:
+    """Minimise ``E(m0) = 1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1)``, coarse to fine.
+
+    L-BFGS preconditioned by the operator L, that is, in the Hilbert space of the metric, where
+    the regularity term has the identity as its Hessian at every resolution.
+
+    Parameters
+    ----------
+    moving, fixed : Tensor, shape (X, Y, Z)
+        I0 and I1, on the grid of `metric`, intensities in [0, 1].
+    metric : Metric
+    similarity : SSD or LNCC
+    schedule : Schedule, optional
+    mask : Tensor, shape (X, Y, Z), optional
+        Weight of each voxel of `fixed`, zero where it is not to be matched.
+    start : Tensor, shape (3, X, Y, Z), optional
+        Momentum to start from; the identity by default.
+    progress : callable, optional
+
+    Returns
+    -------
+    Match
+    """
+    schedule = schedule or Schedule()
+    coarsest = 2 ** (len(schedule.iterations) - 1)
+    shape = moving.shape
+    images = _pad(torch.stack([moving, fixed]), coarsest)
+    weight = None if mask is None else _pad(mask, coarsest)
+    momentum = torch.zeros(3, *images.shape[1:], dtype=metric.dtype, device=metric.device)
+    if start is not None:
+        momentum = _pad(start, coarsest)
+    momentum = _reduce(momentum, coarsest)
+    energies, spacings = [], []
+    for level, iterations in enumerate(schedule.iterations):
+        factor = coarsest // 2**level
+        source, target = _reduce(images, factor)
+        share = None if weight is None else _reduce(weight, factor)
+        grid = metric.with_grid(target.shape, [h * factor for h in metric.spacing])
+        problem = _Problem(source, grid, similarity.against(target, grid.spacing, share))
+        momentum = _enlarge(momentum, target.shape)
+        momentum, trace = _minimise(problem, momentum, iterations, schedule, progress)
+        energies.append(tuple(trace))
+        spacings.append(max(grid.spacing))
+    momentum = momentum[:, : shape[0], : shape[1], : shape[2]].contiguous()
+    return Match(momentum, tuple(energies), tuple(spacings))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The energy of one level and its gradient."""
+
+    moving: Tensor
+    metric: Metric
+    mismatch: Mismatch
+
+    def __call__(self, momentum: Tensor) -> tuple[float, Tensor]:
+        """Energy and its L2 gradient per voxel, shape (3, X, Y, Z); infinite where it folds."""
+        steps = steps_needed(momentum, self.metric)
+        if steps > MAX_STEPS:
+            return math.inf, torch.zeros_like(momentum)
+        variable = momentum.detach().requires_grad_()
+        with torch.enable_grad():
+            inverse = shoot_inverse(variable, self.metric, steps=steps)
+            if not is_diffeomorphic(inverse.detach()):
+                return math.inf, torch.zeros_like(momentum)
+            warped = fields.interpolate(self.moving.unsqueeze(0), inverse)[0]
+            energy = self.metric.energy(variable) / 2 + self.mismatch(warped)
+            (gradient,) = torch.autograd.grad(energy, variable)
+        return float(energy.detach()), gradient
+
+
+def is_diffeomorphic(displacement: Tensor) -> bool:
+    """Whether no voxel of a map shrinks or grows beyond `MIN_JACOBIAN`, let alone folds."""
+    determinant = fields.jacobian_determinant(displacement)
+    # False for NaN too.
+    return bool(determinant.min() > MIN_JACOBIAN and determinant.max() < 1 / MIN_JACOBIAN)
+
+
+@dataclass
+class _Memory:
+    """The curvature that L-BFGS has seen, and the direction that follows from it.
+
+    Nocedal and Wright, Numerical Optimization, algorithm 7.4, with L as the initial inverse
+    Hessian: pairs are (step of the momentum, change of the L2 gradient).
+    """
+
+    metric: Metric
+    size: int
+    pairs: list[tuple[Tensor, Tensor, float]] = field(default_factory=list)
+
+    def add(self, step: Tensor, change: Tensor) -> None:
+        curvature = _dot(step, change)
+        if curvature > 0:
+            self.pairs = [*self.pairs, (step, change, 1 / curvature)][-self.size :]
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        q = gradient.clone()
+        weights = []
+        for step, change, rho in reversed(self.pairs):
+            weights.append(rho * _dot(step, q))
+            q -= weights[-1] * change
+        q = self.metric.momentum(q)
+        if self.pairs:
+            step, change, rho = self.pairs[-1]
+            q /= rho * _dot(change, self.metric.momentum(change))
+        for (step, change, rho), weight in zip(self.pairs, reversed(weights), strict=True):
+            q += (weight - rho * _dot(change, q)) * step
+        return -q
+
+
+def _minimise(
+    problem: _Problem,
+    momentum: Tensor,
+    iterations: int,
+    schedule: Schedule,
+    progress: Progress | None,
+) -> tuple[Tensor, list[float]]:
+    memory = _Memory(problem.metric, schedule.history)
+    momentum, energy, gradient = _feasible(problem, momentum)
+    trace = [energy]
+    for iteration in range(iterations):
+        direction = _bounded(memory.direction(gradient), problem.metric)
+        found = _line_search(problem, momentum, energy, gradient, direction)
+        if found is None:
+            break
+        step, energy, new_gradient = found
+        memory.add(step, new_gradient - gradient)
+        momentum, gradient = momentum + step, new_gradient
+        trace.append(energy)
+        if progress is not None:
+            progress(max(problem.metric.spacing), iteration + 1, energy)
+        if _converged(trace, schedule):
+            break
+    return momentum, trace
+
+
+def _feasible(problem: _Problem, momentum: Tensor) -> tuple[Tensor, float, Tensor]:
+    """Shorten a start, come from a coarser grid or from elsewhere, until it does not fold here."""
+    energy, gradient = problem(momentum)
+    while math.isinf(energy):
+        momentum = 0.9 * momentum
+        energy, gradient = problem(momentum)
+    return momentum, energy, gradient
+
+
+def _bounded(direction: Tensor, metric: Metric) -> Tensor:
+    """Shorten a direction that would change the speed of a point by more than `MAX_CHANGE`."""
+    speed = metric.velocity(direction).abs().amax() / min(metric.spacing)
+    return direction * (MAX_CHANGE / speed).clamp_max(1.0)
+
+
+def _line_search(
+    problem: _Problem, momentum: Tensor, energy: float, gradient: Tensor, direction: Tensor
+) -> tuple[Tensor, float, Tensor] | None:
+    """Halve the step until it keeps a share of the promised decrease (Armijo); None if never."""
+    slope = _dot(gradient, direction)
+    if slope >= 0:
+        return None
+    for halvings in range(6):
+        step = direction * 0.5**halvings
+        trial, trial_gradient = problem(momentum + step)
+        if trial <= energy + 1e-4 * slope * 0.5**halvings:
+            return step, trial, trial_gradient
+    return None
+
+
+def _converged(trace: Sequence[float], schedule: Schedule) -> bool:
+    if len(trace) <= schedule.patience:
+        return False
+    return trace[-1 - schedule.patience] - trace[-1] <= schedule.tolerance * (trace[0] - trace[-1])
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float((a * b).sum(dtype=torch.float64))
+
+
+def _pad(image: Tensor, multiple: int) -> Tensor:
+    """Add zeros at the far end of the last three axes up to a multiple of `multiple`."""
+    widths = [width for n in reversed(image.shape[-3:]) for width in (0, -n % multiple)]
+    return F.pad(image, widths)
+
+
+def _reduce(image: Tensor, factor: int) -> Tensor:
+    """Average over blocks of `factor` voxels a side."""
+    if factor == 1:
+        return image
+    batch = image.reshape(1, -1, *image.shape[-3:])
+    return F.avg_pool3d(batch, factor).reshape(
+        *image.shape[:-3], *(n // factor for n in image.shape[-3:])
+    )
+
+
+def _enlarge(momentum: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring a momentum to a finer grid of the same extent."""
+    if momentum.shape[1:] == tuple(shape):
+        return momentum
+    return F.interpolate(
+        momentum.unsqueeze(0), size=tuple(shape), mode='trilinear', align_corners=False
+    )[0]

@@ -1,0 +1,36 @@
+"""Geometry and files: voxel grids, transforms, what is stored of them, and resampling.
+
+Points are in RAS+ millimetres, the world of NIfTI. ITK's LPS appears in files only.
+"""
+
+from __future__ import annotations
+
+from .files import (
+    load_displacement,
+    load_image,
+    load_vector,
+    save_displacement,
+    save_image,
+    save_vector,
+)
+from .grid import VoxelGrid
+from .itk import load_affine, load_transform, read_composite, save_affine, write_composite
+from .resample import resample
+from .transform import Transform
+
+__all__ = [
+    'Transform',
+    'VoxelGrid',
+    'load_affine',
+    'load_displacement',
+    'load_image',
+    'load_transform',
+    'load_vector',
+    'read_composite',
+    'resample',
+    'save_affine',
+    'save_displacement',
+    'save_image',
+    'save_vector',
+    'write_composite',
+]

@@ -1,0 +1,179 @@
+"""The one home of geometry: a voxel grid and its place in the world."""
+
+# mypy: untyped-calls-exclude=nibabel
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import (
+    aff2axcodes,
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+)
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+ORTHOGONAL = 1e-4
+"""Largest cosine between two axes that count as perpendicular; single precision leaves 1e-7."""
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelGrid:
+    """A voxel grid and its place in the world.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Number of voxels along each of the three axes.
+    affine : array_like, shape (4, 4)
+        Voxel indices to RAS+ mm. It may flip, permute, rotate and shear; an index with whole
+        numbers is the centre of a voxel.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    affine : ndarray, shape (4, 4)
+        Read-only.
+
+    Raises
+    ------
+    ValueError
+        If the grid has not three axes of at least one voxel, or the affine is not invertible.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Array
+
+    def __init__(self, shape: Sequence[int], affine: ArrayLike) -> None:
+        size = tuple(int(n) for n in shape)
+        matrix = np.array(affine, dtype=np.float64)
+        if len(size) != 3 or min(size) < 1:
+            raise ValueError(f'a grid has three axes of at least one voxel, not {size}')
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise ValueError(f'an affine is a finite 4x4 matrix, not {matrix}')
+        if not abs(np.linalg.det(matrix[:3, :3])) > 1e-12:
+            raise ValueError(f'the affine of a grid must be invertible: {matrix}')
+        matrix.setflags(write=False)
+        object.__setattr__(self, 'shape', size)
+        object.__setattr__(self, 'affine', matrix)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, VoxelGrid):
+            return NotImplemented
+        return self.shape == other.shape and bool(np.array_equal(self.affine, other.affine))
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.affine.tobytes()))
+
+    @classmethod
+    def from_image(cls, image: str | Path | SpatialImage) -> VoxelGrid:
+        """Take the grid of an image, or of the image in a file; its data is not read.
+
+        Raises
+        ------
+        InputError
+            If the file is not an image with a grid in space.
+        """
+        if isinstance(image, SpatialImage):
+            return cls(image.shape[:3], image.affine)
+        from .files import open_image
+
+        return open_image(image)[1]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbouring voxels along each axis."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def axes(self) -> Array:
+        """Unit vectors along the voxel axes, in RAS, in the columns; shape (3, 3)."""
+        directions: Array = self.affine[:3, :3] / np.asarray(self.spacing)
+        return directions
+
+    @property
+    def orientation(self) -> str:
+        """Three letters: the anatomical direction that each axis points to most, as 'RAS'."""
+        return ''.join(aff2axcodes(self.affine))
+
+    @property
+    def is_orthogonal(self) -> bool:
+        """Whether the axes are perpendicular to each other; a sheared grid's are not."""
+        return bool(np.allclose(self.axes.T @ self.axes, np.eye(3), rtol=0, atol=ORTHOGONAL))
+
+    @property
+    def to_voxels(self) -> Array:
+        """RAS+ mm to voxel indices, shape (4, 4)."""
+        return np.asarray(np.linalg.inv(self.affine), dtype=np.float64)
+
+    def canonical(self) -> VoxelGrid:
+        """Return the same voxels in the storage order nearest to RAS.
+
+        Axes are permuted and flipped, never rotated: an oblique grid stays oblique.
+        """
+        orientation = io_orientation(self.affine)
+        shape = [self.shape[axis] for axis in np.argsort(orientation[:, 0])]
+        return VoxelGrid(shape, self.affine @ inv_ornt_aff(orientation, self.shape))
+
+    def reorder(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Bring data on this grid, shape (X, Y, Z, ...), into the order of `canonical()`."""
+        reordered: NDArray[Any] = apply_orientation(data, io_orientation(self.affine))
+        return reordered
+
+    def resampled(self, spacing_mm: float) -> VoxelGrid:
+        """Return a grid of isotropic spacing over the same field of view.
+
+        The field of view reaches to the outer faces of the outermost voxels. Where it is not a
+        multiple of the spacing, the new one is larger by less than a voxel; both have the same
+        centre.
+
+        Raises
+        ------
+        ValueError
+            If the spacing is not positive.
+        """
+        if not spacing_mm > 0:
+            raise ValueError(f'a spacing is positive, not {spacing_mm}')
+        extent = np.asarray(self.spacing) * self.shape
+        # A field of view that is a multiple up to rounding gets no voxel more.
+        shape = np.ceil(extent / spacing_mm - 1e-3).astype(int).clip(min=1)
+        affine = np.eye(4)
+        affine[:3, :3] = self.axes * spacing_mm
+        centre = self.to_mm((np.asarray(self.shape) - 1) / 2)
+        affine[:3, 3] = centre - affine[:3, :3] @ ((shape - 1) / 2)
+        return VoxelGrid(shape.tolist(), affine)
+
+    def to_mm(self, voxels: ArrayLike) -> Array:
+        """Convert voxel indices, shape (..., 3), whole or not, to RAS+ mm."""
+        return _apply(self.affine, voxels)
+
+    def to_indices(self, points: ArrayLike) -> Array:
+        """Convert RAS+ mm, shape (..., 3), to voxel indices, which are not rounded."""
+        return _apply(self.to_voxels, points)
+
+    def points(self) -> Array:
+        """Centres of all voxels in RAS+ mm, shape (X, Y, Z, 3)."""
+        return self.to_mm(np.moveaxis(np.indices(self.shape), 0, -1))
+
+    def inside(self, points: ArrayLike) -> NDArray[np.bool_]:
+        """Whether RAS+ points, shape (..., 3), are in the field of view: in some voxel.
+
+        That is where ITK holds an image to be defined.
+        """
+        voxels = self.to_indices(points)
+        within = (voxels >= -0.5) & (voxels <= np.asarray(self.shape) - 0.5)
+        return np.asarray(within.all(axis=-1))
+
+
+def _apply(matrix: Array, points: ArrayLike) -> Array:
+    moved: Array = np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved

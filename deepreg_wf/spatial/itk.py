@@ -1,0 +1,247 @@
+"""Transforms in the files of ITK, which ANTs, SimpleITK and nitransforms read too.
+
+In the files, points and displacements are in LPS mm. A composite keeps its transforms in the
+order of a stack: a point meets the last of the file first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.io import loadmat
+
+from ..errors import InputError
+from .files import LPS, check_orthogonal, replacing
+from .grid import VoxelGrid
+from .transform import Transform
+
+Array = NDArray[np.float64]
+
+_FLIP = np.diag([*LPS, 1.0])
+_LINEAR = ('AffineTransform', 'MatrixOffsetTransformBase')
+_FIELD = 'DisplacementFieldTransform'
+
+
+def save_affine(path: str | Path, affine_ras: ArrayLike) -> None:
+    """Write an affine as a text file of ITK.
+
+    Parameters
+    ----------
+    path : path
+        Usually ``.txt`` or ``.tfm``.
+    affine_ras : array_like, shape (4, 4)
+        Maps points in RAS+ mm.
+    """
+    parameters = ' '.join(repr(float(p)) for p in _parameters(np.asarray(affine_ras)))
+    with replacing(path) as draft:
+        draft.write_text(
+            '#Insight Transform File V1.0\n'
+            '#Transform 0\n'
+            'Transform: AffineTransform_double_3_3\n'
+            f'Parameters: {parameters}\n'
+            'FixedParameters: 0 0 0\n',
+            encoding='ascii',
+        )
+
+
+def load_affine(path: str | Path) -> Array:
+    """Read an affine from a text file of ITK or a ``.mat`` file of ANTs.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+        Maps points in RAS+ mm.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or it does not hold exactly one affine in three dimensions.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f'{path}: there is no such file; check the path.')
+    try:
+        kind, parameters, centre = (_read_mat if file.suffix == '.mat' else _read_text)(file)
+        if not kind.startswith(_LINEAR):
+            raise ValueError(kind)
+        return _matrix(parameters, centre)
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f'{path}: it does not hold one affine transform of ITK in three dimensions; '
+            'give a file that does.'
+        ) from None
+
+
+def write_composite(
+    path: str | Path,
+    *,
+    affine: ArrayLike,
+    warp: ArrayLike,
+    grid: VoxelGrid,
+    affine_first: bool = False,
+) -> None:
+    """Write an affine and a displacement field as an ITK composite.
+
+    Parameters
+    ----------
+    path : path
+        Name of the ``.h5`` file.
+    affine : array_like, shape (4, 4)
+        Maps points in RAS+ mm.
+    warp : array_like, shape (3, X, Y, Z)
+        Displacement in voxels along the axes of the grid, kept to single precision.
+    grid : VoxelGrid
+    affine_first : bool
+        Whether a point meets the affine first and the field then, or the field first.
+
+    Raises
+    ------
+    InputError
+        If the grid is sheared, which ITK cannot represent.
+    """
+    check_orthogonal(grid, path)
+    displacement = np.asarray(warp)
+    if displacement.shape != (3, *grid.shape):
+        raise ValueError(f'a field of shape {displacement.shape} on a grid of shape {grid.shape}')
+    linear = ('AffineTransform', _parameters(np.asarray(affine)), np.zeros(3))
+    field = (_FIELD, *_field_parameters(displacement, grid))
+    with replacing(path) as draft, h5py.File(draft, 'w') as file:
+        group = file.create_group('TransformGroup')
+        _write_kind(group.create_group('0'), 'CompositeTransform')
+        for number, content in enumerate((field, linear) if affine_first else (linear, field), 1):
+            _write_transform(group.create_group(str(number)), *content)
+
+
+def read_composite(path: str | Path) -> Transform:
+    """Read an ITK composite of at most one affine and one displacement field, in any order.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise InputError(f'{path}: there is no such file; check the path.')
+    try:
+        with h5py.File(path) as file:
+            return _assemble(list(_read_transforms(file['TransformGroup'])))
+    except (OSError, KeyError, ValueError, IndexError, AttributeError, TypeError):
+        raise InputError(
+            f'{path}: it is not an ITK composite of one affine and one displacement field; '
+            'give a file that is.'
+        ) from None
+
+
+def load_transform(path: str | Path) -> Transform:
+    """Read a composite (``.h5``) or an affine (``.txt``, ``.tfm``, ``.mat``).
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or holds something else.
+    """
+    if Path(path).suffix in ('.h5', '.hdf5'):
+        return read_composite(path)
+    return Transform(affine=load_affine(path))
+
+
+def _parameters(affine_ras: Array) -> Array:
+    """The twelve numbers of an affine of ITK: the matrix row by row, then the translation."""
+    affine = _FLIP @ affine_ras @ _FLIP
+    return np.concatenate([affine[:3, :3].ravel(), affine[:3, 3]])
+
+
+def _matrix(parameters: Array, centre: Array) -> Array:
+    """Affine in RAS of the parameters of ITK; the matrix turns about the centre."""
+    affine = np.eye(4)
+    affine[:3, :3] = parameters[:9].reshape(3, 3)
+    affine[:3, 3] = parameters[9:].reshape(3) + centre - affine[:3, :3] @ centre.reshape(3)
+    ras: Array = _FLIP @ affine @ _FLIP
+    return ras
+
+
+def _read_text(path: Path) -> tuple[str, Array, Array]:
+    lines = [line.split(':', 1) for line in path.read_text(encoding='utf-8').splitlines()]
+    fields = [(line[0].strip(), line[1].strip()) for line in lines if len(line) == 2]
+    content = dict(fields)
+    if len(content) != len(fields):
+        raise ValueError('more than one transform')
+    numbers = (content[name].split() for name in ('Parameters', 'FixedParameters'))
+    parameters, centre = (np.array(values, dtype=np.float64) for values in numbers)
+    return content['Transform'], parameters, centre
+
+
+def _read_mat(path: Path) -> tuple[str, Array, Array]:
+    content: Mapping[str, Any] = loadmat(path)
+    centre = np.asarray(content['fixed'], dtype=np.float64).ravel()
+    [(kind, parameters)] = [
+        (name, values) for name, values in content.items() if name.startswith(_LINEAR)
+    ]
+    return kind, np.asarray(parameters, dtype=np.float64).ravel(), centre
+
+
+def _field_parameters(warp: NDArray[Any], grid: VoxelGrid) -> tuple[Array, Array]:
+    """Displacements in LPS mm, the component fastest, and the grid as ITK describes it."""
+    to_lps = LPS[:, np.newaxis] * grid.affine[:3, :3]
+    # Single precision, as in a field of its own, takes half the room once compressed.
+    vectors = np.tensordot(to_lps, warp, axes=1).astype(np.float32)
+    axes = LPS[:, np.newaxis] * grid.axes
+    fixed = [*grid.shape, *(LPS * grid.affine[:3, 3]), *grid.spacing, *axes.ravel()]
+    return vectors.T.ravel().astype(np.float64), np.array(fixed, dtype=np.float64)
+
+
+def _write_kind(group: Any, kind: str) -> None:
+    text = h5py.string_dtype('ascii')
+    group.create_dataset('TransformType', data=[f'{kind}_double_3_3'], dtype=text)
+
+
+def _write_transform(group: Any, kind: str, parameters: Array, fixed: Array) -> None:
+    _write_kind(group, kind)
+    packing = {'compression': 'gzip', 'shuffle': True} if kind == _FIELD else {}
+    values = group.create_dataset('TranformParameters', data=parameters, **packing)
+    fixed_values = group.create_dataset('TranformFixedParameters', data=fixed)
+    # ITK 4 reads the misspelt names only, others only these: a second name for the same data.
+    group['TransformParameters'] = values
+    group['TransformFixedParameters'] = fixed_values
+
+
+def _read_transforms(group: Any) -> Iterator[tuple[str, Array, Array]]:
+    """Kind, parameters and fixed parameters of each transform, in the order of the file."""
+    for number in sorted((name for name in group if name != '0'), key=int):
+        member = group[number]
+        spelling = 'Transform' if 'TransformParameters' in member else 'Tranform'
+        kind = member['TransformType'][0].decode('ascii')
+        names = (f'{spelling}Parameters', f'{spelling}FixedParameters')
+        parameters, fixed = (np.asarray(member[name], dtype=np.float64) for name in names)
+        yield kind, parameters, fixed
+
+
+def _assemble(stack: list[tuple[str, Array, Array]]) -> Transform:
+    kinds = ['field' if kind.startswith(_FIELD) else 'affine' for kind, _, _ in stack]
+    if len(set(kinds)) != len(kinds) or not kinds:
+        raise ValueError('not one affine and one displacement field')
+    found: dict[str, Any] = {'affine_first': kinds[-1] == 'affine'}
+    for kind, parameters, fixed in stack:
+        if kind.startswith(_FIELD):
+            found['warp'], found['grid'] = _field(parameters, fixed)
+        elif kind.startswith(_LINEAR):
+            found['affine'] = _matrix(parameters, fixed)
+        else:
+            raise ValueError(kind)
+    return Transform(**found)
+
+
+def _field(parameters: Array, fixed: Array) -> tuple[Array, VoxelGrid]:
+    """Displacement in voxels and its grid, of the parameters of ITK."""
+    shape = fixed[:3].astype(int).tolist()
+    affine = np.eye(4)
+    affine[:3, :3] = LPS[:, np.newaxis] * fixed[9:].reshape(3, 3) * fixed[6:9]
+    affine[:3, 3] = LPS * fixed[3:6]
+    grid = VoxelGrid(shape, affine)
+    vectors = parameters.reshape(*shape[::-1], 3).T
+    return np.tensordot(grid.to_voxels[:3, :3] * LPS, vectors, axes=1), grid

@@ -1,0 +1,118 @@
+"""Point maps that consist of an affine, a displacement field, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from .grid import VoxelGrid
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Transform:
+    """A map of points in RAS+ mm: an affine, a displacement field, or one after the other.
+
+    To resample an image, the map takes points of the grid that is filled to points of the image
+    that is read.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        RAS+ mm to RAS+ mm; the identity by default.
+    warp : ndarray, shape (3, X, Y, Z), or None
+        Displacement in voxels along the axes of `grid`. Linear between the voxel centres,
+        constant in the outer half of the outermost voxels and zero beyond, as in ITK.
+    grid : VoxelGrid or None
+        On which `warp` lies.
+    affine_first : bool
+        Whether a point meets the affine first and the field then, or the field first.
+
+    Raises
+    ------
+    ValueError
+        If the field and its grid do not fit, or only one of them is given.
+    """
+
+    affine: Array = field(default_factory=lambda: np.eye(4))
+    warp: NDArray[np.floating] | None = None
+    grid: VoxelGrid | None = None
+    affine_first: bool = False
+
+    def __post_init__(self) -> None:
+        shape = None if self.grid is None else (3, *self.grid.shape)
+        given = None if self.warp is None else self.warp.shape
+        if given != shape:
+            raise ValueError(f'the field has shape {given}, its grid asks for {shape}')
+        if np.shape(self.affine) != (4, 4):
+            raise ValueError(f'an affine has shape (4, 4), not {np.shape(self.affine)}')
+
+    def map_points(self, points: ArrayLike) -> Array:
+        """Map points in RAS+ mm.
+
+        Parameters
+        ----------
+        points : array_like, shape (..., 3)
+
+        Returns
+        -------
+        ndarray, shape (..., 3)
+        """
+        given = np.asarray(points, dtype=np.float64)
+        mapped: Array = self.map_coordinates(given.reshape(-1, 3).T).T.reshape(given.shape)
+        return mapped
+
+    def map_coordinates(
+        self, coordinates: Array, *, start: Array | None = None, end: Array | None = None
+    ) -> Array:
+        """Map coordinates that come first, from the frame of one image to that of another.
+
+        Parameters
+        ----------
+        coordinates : ndarray, shape (3, ...)
+        start : ndarray, shape (4, 4), optional
+            Given coordinates to RAS+ mm, as the affine of the grid that is filled; the identity
+            by default.
+        end : ndarray, shape (4, 4), optional
+            RAS+ mm to the coordinates returned, as the inverse affine of the image that is read;
+            the identity by default.
+
+        Returns
+        -------
+        ndarray, shape (3, ...)
+        """
+        eye = np.eye(4)
+        start, end = (eye if matrix is None else matrix for matrix in (start, end))
+        if self.warp is None or self.grid is None:
+            return _apply(end @ self.affine @ start, coordinates)
+        before, after = (self.affine, eye) if self.affine_first else (eye, self.affine)
+        voxels = _apply(self.grid.to_voxels @ before @ start, coordinates)
+        voxels += _displacement(self.warp, voxels)
+        return _apply(end @ after @ self.grid.affine, voxels)
+
+
+def outside(voxels: Array, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Whether voxel coordinates, shape (3, ...), are in no voxel of a grid."""
+    beyond = np.zeros(voxels.shape[1:], dtype=bool)
+    for along, n in zip(voxels, shape, strict=True):
+        beyond |= (along < -0.5) | (along > n - 0.5)
+    return beyond
+
+
+def _displacement(warp: NDArray[np.floating], voxels: Array) -> Array:
+    sampled = np.empty_like(voxels)
+    for component, out in zip(warp, sampled, strict=True):
+        ndimage.map_coordinates(component, voxels, output=out, order=1, mode='nearest')
+    sampled[:, outside(voxels, warp.shape[1:])] = 0
+    return sampled
+
+
+def _apply(matrix: Array, coordinates: Array) -> Array:
+    moved: Array = np.tensordot(matrix[:3, :3], coordinates, axes=1)
+    moved += matrix[:3, 3].reshape(3, *[1] * (coordinates.ndim - 1))
+    return moved

@@ -1,0 +1,66 @@
+"""Fixtures that all tests share, and an environment in which they disturb nobody."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy, torch, ITK and nipype are imported: they read these once.
+os.environ['NIPYPE_NO_ET'] = '1'
+os.environ.setdefault('MPLBACKEND', 'agg')
+for _variable in (
+    'OMP_NUM_THREADS',
+    'OPENBLAS_NUM_THREADS',
+    'MKL_NUM_THREADS',
+    'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS',
+):
+    os.environ.setdefault(_variable, '1')
+
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import nibabel as nb  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from scipy import ndimage  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
+
+BrainMaker = Callable[..., nb.Nifti1Image]
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Folder of the real datasets, which are not part of the repository."""
+    data = SHARED / 'data'
+    if not data.is_dir():
+        pytest.skip('the real datasets are not beside the repository')
+    return data
+
+
+@pytest.fixture(scope='session')
+def make_brain() -> BrainMaker:
+    """Maker of a small synthetic brain: white matter in a wavy ribbon of grey, zero around."""
+    return synthetic_brain
+
+
+def synthetic_brain(
+    shape: Sequence[int] = (40, 48, 40),
+    spacing: Sequence[float] = (4.0, 4.0, 4.0),
+    *,
+    affine: np.ndarray | None = None,
+    seed: int = 0,
+) -> nb.Nifti1Image:
+    """Make an extracted brain in the middle of a grid, float32 in [0, 1000]; `seed` shapes it."""
+    if affine is None:
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = -np.asarray(spacing) * (np.asarray(shape) - 1) / 2
+    rng = np.random.default_rng(seed)
+    centred = [np.linspace(-1, 1, n) for n in shape]
+    x, y, z = np.meshgrid(*centred, indexing='ij')
+    radius = np.sqrt((x / 0.70) ** 2 + (y / 0.75) ** 2 + (z / 0.70) ** 2)
+    waves = ndimage.gaussian_filter(rng.standard_normal(tuple(shape)), 2.0)
+    folds = radius + 0.06 * waves / waves.std()
+    ventricle = ((x / 0.18) ** 2 + ((y - 0.05) / 0.3) ** 2 + (z / 0.15) ** 2) < 1
+    data = np.select([ventricle, folds < 0.8, radius < 1.0], [250.0, 900.0, 600.0], default=0.0)
+    smooth = ndimage.gaussian_filter(data, 0.5)
+    return nb.Nifti1Image(np.where(radius < 1.0, smooth, 0).astype(np.float32), affine)

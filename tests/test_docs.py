@@ -1,0 +1,52 @@
+"""What the documentation shows works, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+EXAMPLES = [
+    pytest.param(code, id=f'{page.stem}-{number}')
+    for page in PAGES
+    for number, code in enumerate(
+        re.findall(r'```python\n(.*?)```', page.read_text('utf-8'), re.S)
+    )
+]
+
+
+@pytest.mark.parametrize('code', EXAMPLES)
+def test_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, 'example', 'exec'), {})
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_options_exist(page: Path) -> None:
+    from deepreg_wf.cli.parser import build_parser
+
+    foreign = {'--rm', '--user', '--build-arg', '--index-url', '--help'}
+    named = set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page.read_text('utf-8')))
+    known = set(build_parser()._option_string_actions)
+    assert named - foreign <= known
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r'\]\(([^)#:]+)\)', page.read_text('utf-8')):
+        assert (page.parent / target).exists()
+
+
+@pytest.mark.parametrize('room', ['interfaces', 'workflows'])
+def test_every_name_for_nipype_is_documented(room: str) -> None:
+    from importlib import import_module
+
+    package = import_module(f'deepreg_wf.{room}')
+    documented = set(
+        re.findall(r'^\| `(\w+)` \|', (ROOT / 'docs/nipype.md').read_text('utf-8'), re.M)
+    )
+    assert set(package.__all__) - {'DerivativesDataSink', 'single_subject_name'} <= documented
+    assert all(hasattr(package, name) for name in package.__all__)

@@ -1,0 +1,142 @@
+"""A voxel grid knows where its voxels are, however they are stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+from spatial_cases import OBLIQUE, ORIENTATIONS, make_grid, random_points, stored
+
+from deepreg_wf.errors import InputError
+from deepreg_wf.spatial import VoxelGrid
+
+MNI = VoxelGrid((197, 233, 189), [[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1]])
+GRIDS = {
+    'upright': make_grid('LAS', shape=(6, 7, 8)),
+    'oblique': make_grid('PSR', shape=(6, 7, 8), spacing=(1.0, 2.0, 3.5), oblique=OBLIQUE),
+}
+
+
+def sheared() -> VoxelGrid:
+    shear = np.eye(4)
+    shear[0, 1] = 0.2
+    return VoxelGrid((6, 7, 8), shear @ make_grid(shape=(6, 7, 8)).affine)
+
+
+@pytest.mark.parametrize('grid', [*GRIDS.values(), sheared()], ids=[*GRIDS, 'sheared'])
+def test_indices_and_millimetres_are_each_other_s_inverse(grid: VoxelGrid) -> None:
+    points = random_points(grid)
+    assert np.allclose(grid.to_mm(grid.to_indices(points)), points)
+    assert np.allclose(grid.points()[2, 3, 4], grid.to_mm([2, 3, 4]))
+    assert np.allclose(grid.points()[2, 3, 4], nb.affines.apply_affine(grid.affine, [2, 3, 4]))
+
+
+@pytest.mark.parametrize('orientation', ORIENTATIONS, ids=lambda o: str(o.ravel().tolist()))
+def test_canonical_order_keeps_every_voxel_where_it_is(orientation: np.ndarray) -> None:
+    grid = stored(make_grid(shape=(3, 4, 5), spacing=(1, 2, 3), oblique=OBLIQUE), orientation)
+    canonical = grid.canonical()
+    assert canonical.orientation == 'RAS'
+    assert np.allclose(grid.reorder(grid.points()), canonical.points())
+
+
+def test_canonical_agrees_with_nibabel() -> None:
+    grid = GRIDS['oblique']
+    image = nb.as_closest_canonical(nb.Nifti1Image(np.zeros(grid.shape, np.uint8), grid.affine))
+    assert grid.canonical().shape == image.shape
+    assert np.allclose(grid.canonical().affine, image.affine)
+
+
+def corners(grid: VoxelGrid) -> np.ndarray:
+    """The eight outer corners of the field of view."""
+    signs = np.argwhere(np.ones((2, 2, 2)))
+    return grid.to_mm(signs * grid.shape - 0.5)
+
+
+def test_resampling_a_multiple_keeps_the_field_of_view() -> None:
+    grid = make_grid('LIA', shape=(8, 10, 6), spacing=(1, 2, 3), oblique=OBLIQUE)
+    resampled = grid.resampled(2.0)
+    assert resampled.shape == (4, 10, 9)
+    assert np.allclose(resampled.spacing, 2.0)
+    assert np.allclose(resampled.axes, grid.axes)
+    assert np.allclose(corners(resampled), corners(grid))
+
+
+@pytest.mark.parametrize('spacing', [1.3, 2.0, 3.0, 500.0])
+def test_resampling_something_else_covers_the_field_of_view(spacing: float) -> None:
+    resampled = MNI.resampled(spacing)
+    assert np.allclose(corners(resampled).mean(axis=0), corners(MNI).mean(axis=0))
+    assert resampled.inside(corners(MNI)).all()
+    excess = np.multiply(resampled.shape, spacing) - np.multiply(MNI.shape, MNI.spacing)
+    assert (excess < spacing).all()
+
+
+def test_resampling_mni_at_2_mm_is_the_usual_grid() -> None:
+    assert MNI.resampled(2.0).shape == (99, 117, 95)
+
+
+def test_resampling_to_the_same_spacing_changes_nothing() -> None:
+    single = VoxelGrid(MNI.shape, MNI.affine.astype(np.float32) * (1 + 1e-7))
+    assert single.resampled(1.0).shape == MNI.shape
+    assert np.allclose(single.resampled(1.0).affine, MNI.affine, atol=1e-4)
+
+
+def test_inside_reaches_to_the_outer_faces_of_the_voxels() -> None:
+    grid = GRIDS['oblique']
+    last = np.asarray(grid.shape) - 1
+    assert grid.inside(grid.to_mm([np.full(3, -0.49), last + 0.49])).all()
+    for axis in range(3):
+        beyond = np.where(np.arange(3) == axis, 0.51, 0)
+        assert not grid.inside(grid.to_mm([-beyond, last + beyond])).any()
+
+
+def test_a_sheared_grid_is_known_as_such() -> None:
+    assert not sheared().is_orthogonal
+    assert all(grid.is_orthogonal for grid in GRIDS.values())
+    single = VoxelGrid((2, 2, 2), GRIDS['oblique'].affine.astype(np.float32))
+    assert single.is_orthogonal
+
+
+def test_grids_are_values() -> None:
+    grid = VoxelGrid(np.array([197, 233, 189]), MNI.affine.tolist())
+    assert grid == MNI
+    assert hash(grid) == hash(MNI)
+    assert grid != MNI.resampled(2.0)
+    with pytest.raises(ValueError, match='read-only'):
+        grid.affine[0, 3] = 0
+
+
+@pytest.mark.parametrize(
+    ('shape', 'affine'),
+    [
+        ((3, 4), np.eye(4)),
+        ((3, 4, 0), np.eye(4)),
+        ((3, 4, 5), np.eye(3)),
+        ((3, 4, 5), np.diag([1, 1, 0, 1])),
+        ((3, 4, 5), np.full((4, 4), np.nan)),
+    ],
+)
+def test_what_is_no_grid_is_refused(shape: tuple[int, ...], affine: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r'grid|affine'):
+        VoxelGrid(shape, affine)
+
+
+def test_the_grid_of_an_image_needs_no_data(tmp_path: Path) -> None:
+    grid = GRIDS['oblique']
+    image = nb.Nifti1Image(np.zeros((*grid.shape, 2), np.uint8), grid.affine)
+    assert VoxelGrid.from_image(image) == grid
+    whole = tmp_path / 'whole.nii'
+    nb.save(image, whole)
+    cut = tmp_path / 'cut.nii'
+    cut.write_bytes(whole.read_bytes()[:400])
+    assert np.allclose(VoxelGrid.from_image(cut).affine, grid.affine, atol=1e-5)
+    assert VoxelGrid.from_image(str(cut)).shape == grid.shape
+
+
+def test_a_file_without_a_grid_is_named(tmp_path: Path) -> None:
+    text = tmp_path / 'notes.nii'
+    text.write_text('no image')
+    for path in (text, tmp_path / 'absent.nii.gz'):
+        with pytest.raises(InputError, match=path.name):
+            VoxelGrid.from_image(path)

@@ -1,0 +1,264 @@
+"""The images of a call are found as asked, and a call that cannot work is refused beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepreg_wf.cli.inputs import check_folders, find_inputs, make_writable
+from deepreg_wf.errors import InputError
+from deepreg_wf.settings import Selection, Settings
+
+SENTENCE = '^[^\n]+\\.$'
+TWO_SESSIONS = (
+    'sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz',
+    'sub-01/ses-post/anat/sub-01_ses-post_acq-fast_run-1_T1w.nii.gz',
+    'sub-01/ses-post/anat/sub-01_ses-post_acq-fast_run-2_T1w.nii.gz',
+    'sub-02/ses-pre/anat/sub-02_ses-pre_T1w.nii',
+)
+
+
+def make_dataset(root, *images, description=None):
+    root.mkdir(parents=True, exist_ok=True)
+    content = {'Name': 'test', 'BIDSVersion': '1.10.0'} if description is None else description
+    (root / 'dataset_description.json').write_text(json.dumps(content))
+    for image in images:
+        path = root / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def select(root, **options):
+    return Selection(bids_dir=root, **options)
+
+
+def names(inputs):
+    return {label: [path.name for path in paths] for label, paths in inputs.subjects.items()}
+
+
+def settings_of(root, output_dir, **options):
+    places = {'bids_dir': root, 'output_dir': output_dir, 'work_dir': root.parent / 'work'}
+    return Settings.from_options(places | options)
+
+
+def test_all_images_of_all_participants_are_found(tmp_path):
+    root = make_dataset(
+        tmp_path / 'bids',
+        *TWO_SESSIONS,
+        'sub-01/ses-pre/anat/sub-01_ses-pre_T2w.nii.gz',
+        'sub-01/ses-pre/anat/sub-01_ses-pre_T1w.json',
+        'sub-01/ses-pre/func/sub-01_ses-pre_task-rest_bold.nii.gz',
+        'derivatives/other/sub-01/ses-pre/anat/sub-01_ses-pre_desc-preproc_T1w.nii.gz',
+        'sourcedata/sub-03/anat/sub-03_T1w.nii.gz',
+    )
+    inputs = find_inputs(select(root))
+    assert sorted(path.relative_to(root).as_posix() for path in inputs.images) == sorted(
+        TWO_SESSIONS
+    )
+    assert list(inputs.subjects) == ['01', '02']
+    assert inputs.without_t1w == ()
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({'participant_label': ('02',)}, {'02': ['sub-02_ses-pre_T1w.nii']}),
+        ({'participant_label': ('02', '02'), 'session_label': ('pre',)}, {'02': 1}),
+        ({'session_label': ('pre',)}, {'01': 1, '02': 1}),
+        ({'session_label': ('post',)}, {'01': 2}),
+        ({'session_label': ('pre', 'post')}, {'01': 3, '02': 1}),
+    ],
+)
+def test_labels_select(tmp_path, options, expected):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    found = names(find_inputs(select(root, **options)))
+    for label, wanted in expected.items():
+        assert (found[label] if isinstance(wanted, list) else len(found[label])) == wanted
+    assert found.keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+    ('filters', 'count'),
+    [
+        ({'t1w': {'session': 'post'}}, 2),
+        ({'t1w': {'acquisition': 'fast', 'run': 2}}, 1),
+        ({'t1w': {'run': [1, 2]}}, 2),
+        ({'t1w': {'acquisition': None}}, 2),
+        ({'t1w': {'acquisition': '*'}}, 2),
+        ({'t1w': {'extension': '.nii'}}, 1),
+        ({'bold': {'task': 'rest'}}, 4),
+    ],
+)
+def test_filters_are_those_of_fmriprep(tmp_path, filters, count):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    file = tmp_path / 'filters.json'
+    file.write_text(json.dumps(filters))
+    assert len(find_inputs(select(root, bids_filter_file=file)).images) == count
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('{', 'not a filter file'),
+        ('[1]', 'not a filter file'),
+        ('{"t1w": 3}', 'not a filter file'),
+        ('{"t1w": {"flavour": "x"}}', 'the filters cannot be used'),
+        ('{"t1w": {"session": "none"}}', 'under the filters of filters.json'),
+    ],
+)
+def test_filters_that_are_none_are_refused(tmp_path, text, words):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    file = tmp_path / 'filters.json'
+    file.write_text(text)
+    with pytest.raises(InputError, match=SENTENCE) as caught:
+        find_inputs(select(root, bids_filter_file=file))
+    assert words in str(caught.value)
+
+
+def test_participants_without_an_image_are_told(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    (root / 'sub-03' / 'anat').mkdir(parents=True)
+    assert find_inputs(select(root)).without_t1w == ('03',)
+    assert find_inputs(select(root, session_label=('post',))).without_t1w == ('02', '03')
+    with pytest.raises(InputError, match='no T1-weighted image .* for sub-03; choose others'):
+        find_inputs(select(root, participant_label=('03',)))
+
+
+def test_an_unknown_participant_is_answered_with_those_there_are(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    with pytest.raises(InputError, match='no participant 99, 98 in .* it has 01, 02') as caught:
+        find_inputs(select(root, participant_label=('99', '01', '98')))
+    assert '\n' not in str(caught.value)
+
+
+def test_many_participants_make_no_endless_sentence(tmp_path):
+    root = make_dataset(tmp_path / 'bids', 'sub-x/anat/sub-x_T1w.nii')
+    for number in range(200):
+        (root / f'sub-{number:03d}').mkdir()
+    with pytest.raises(InputError) as caught:
+        find_inputs(select(root, participant_label=('nobody',)))
+    assert len(str(caught.value)) < 400 + len(str(root))
+
+
+@pytest.mark.parametrize(
+    'twins',
+    [
+        ('sub-01/anat/sub-01_T1w.nii', 'sub-01/anat/sub-01_T1w.nii.gz'),
+        ('sub-01/ses-a/anat/sub-01_ses-a_T1w.nii', 'sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz'),
+    ],
+)
+def test_two_images_for_one_name_are_refused(tmp_path, twins):
+    root = make_dataset(tmp_path / 'bids', *twins)
+    with pytest.raises(InputError, match='rename or leave out one') as caught:
+        find_inputs(select(root))
+    assert all(Path(twin).name in str(caught.value) for twin in twins)
+
+
+def test_names_are_checked_unless_asked_not_to(tmp_path):
+    root = make_dataset(tmp_path / 'bids', 'sub-01/anat/sub-01_run-1_acq-fast_T1w.nii.gz')
+    with pytest.raises(InputError, match='not a name that BIDS allows'):
+        find_inputs(select(root))
+    assert find_inputs(select(root, skip_bids_validation=True)).images
+
+
+def test_a_database_is_made_used_and_not_taken_for_another_dataset(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    database = tmp_path / 'db'
+    first = find_inputs(select(root, participant_label=('02',), bids_database_dir=database))
+    assert database.exists()
+    (root / 'sub-01' / 'ses-pre' / 'anat' / 'sub-01_ses-pre_acq-new_T1w.nii.gz').touch()
+    again = find_inputs(select(root, bids_database_dir=database))
+    assert len(first.images) == 1
+    assert len(again.images) == 4, 'all participants, and nothing newer, is in the database'
+    other = make_dataset(tmp_path / 'other', *TWO_SESSIONS)
+    with pytest.raises(InputError, match='a database of another dataset'):
+        find_inputs(select(other, bids_database_dir=database))
+
+
+def test_a_dataset_behind_a_link_is_read_under_the_name_of_the_link(tmp_path):
+    root = make_dataset(tmp_path / 'store' / 'bids', *TWO_SESSIONS)
+    link = tmp_path / 'link'
+    link.symlink_to(root)
+    assert all(link in path.parents for path in find_inputs(select(link)).images)
+
+
+@pytest.mark.parametrize(
+    ('description', 'words'),
+    [
+        ({'Name': 'x'}, 'has no BIDSVersion'),
+        ({}, 'has no Name and no BIDSVersion'),
+        (3, 'not valid JSON'),
+    ],
+)
+def test_the_description_is_checked_unless_asked_not_to(tmp_path, description, words):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS, description=description)
+    with pytest.raises(InputError, match=SENTENCE) as caught:
+        check_folders(settings_of(root, tmp_path / 'out'))
+    assert words in str(caught.value)
+    check_folders(settings_of(root, tmp_path / 'out', skip_bids_validation=True))
+
+
+def test_a_folder_without_description_is_no_dataset(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    (root / 'dataset_description.json').unlink()
+    with pytest.raises(InputError, match='not a BIDS dataset'):
+        check_folders(settings_of(root, tmp_path / 'out'))
+
+
+@pytest.mark.parametrize(
+    ('output', 'words'),
+    [
+        ('bids', 'is the input folder'),
+        ('bids/../bids', 'is the input folder'),
+        ('link', 'is the input folder'),
+        ('.', 'holds the input folder'),
+        ('bids/out', 'outside of its derivatives'),
+        ('bids/derivatives', 'outside of its derivatives'),
+        ('bids/sub-01/derivatives/x', 'outside of its derivatives'),
+    ],
+)
+def test_nothing_is_written_over_the_input(tmp_path, output, words):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    (tmp_path / 'link').symlink_to(root)
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(InputError, match=SENTENCE) as caught:
+        check_folders(settings_of(root, tmp_path / output))
+    assert words in str(caught.value)
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize('output', ['out', 'bids/derivatives/ours', 'bids-out', 'bids2/sub-01'])
+def test_the_output_may_be_elsewhere_or_among_the_derivatives(tmp_path, output):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    check_folders(settings_of(root, tmp_path / output))
+
+
+def test_the_work_folder_stays_out_of_the_input(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    with pytest.raises(InputError, match='the work folder lies in the input folder'):
+        check_folders(settings_of(root, tmp_path / 'out', work_dir=root / 'work'))
+    check_folders(settings_of(root, tmp_path / 'out', work_dir=root / 'derivatives' / 'x' / 'w'))
+
+
+@pytest.mark.parametrize('option', ['bids_filter_file', 'use_plugin'])
+def test_files_that_are_named_are_there(tmp_path, option):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    with pytest.raises(InputError, match='absent: no such file'):
+        check_folders(settings_of(root, tmp_path / 'out', **{option: tmp_path / 'absent'}))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='cannot be written'):
+        make_writable(tmp_path / 'file' / 'out')
+    make_writable(tmp_path / 'new' / 'out')
+    assert list((tmp_path / 'new' / 'out').iterdir()) == []
+
+
+def test_real_datasets_are_found(shared_data):
+    inputs = find_inputs(select(shared_data / 'ds002748', participant_label=('01', '02')))
+    assert names(inputs) == {'01': ['sub-01_T1w.nii.gz'], '02': ['sub-02_T1w.nii.gz']}
+    assert len(find_inputs(select(shared_data / 'heads')).images) == 3

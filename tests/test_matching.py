@@ -1,0 +1,151 @@
+"""Matching: known geodesics are found again, energies fall, what is masked does not count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deepreg_wf.lddmm import (
+    DEFAULT_METRIC,
+    LNCC,
+    SSD,
+    Metric,
+    Schedule,
+    diagnostics,
+    fields,
+    match,
+    normalise,
+    shoot,
+)
+from deepreg_wf.lddmm.matching import MIN_JACOBIAN, is_diffeomorphic
+
+SPACING = (4.0, 4.0, 4.0)
+QUICK = Schedule(iterations=(10, 5))
+
+
+@pytest.fixture(scope='module')
+def brain(make_brain) -> torch.Tensor:
+    return normalise(torch.from_numpy(np.asarray(make_brain().dataobj, dtype=np.float32)))
+
+
+@pytest.fixture(scope='module')
+def metric(brain) -> Metric:
+    return Metric(brain.shape, SPACING, **DEFAULT_METRIC)
+
+
+@pytest.fixture(scope='module')
+def known(brain, metric):
+    """A random geodesic of some millimetres, and the brain that it makes."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(1, 3, 5, 6, 5, generator=generator)
+    velocity = torch.nn.functional.interpolate(coarse, size=brain.shape, mode='trilinear')[0]
+    inside = torch.nn.functional.avg_pool3d((brain > 0).float()[None], 7, 1, 3)[0]
+    geodesic = shoot(metric.momentum(4.0 * inside * velocity), metric)
+    return geodesic, fields.interpolate(brain[None], geodesic.phi_inverse)[0]
+
+
+@pytest.mark.parametrize('similarity', [SSD(), LNCC(width=8.0)])
+def test_known_geodesic_is_found_again(brain, metric, known, similarity) -> None:
+    truth, target = known
+    found = shoot(
+        match(brain, target, metric, similarity=similarity, schedule=Schedule((20, 15))).momentum,
+        metric,
+    )
+    inside = brain > 0
+    moved = diagnostics.length(truth.phi, SPACING)[inside]
+    error = diagnostics.length(found.phi - truth.phi, SPACING)[inside]
+    assert moved.mean() > 2
+    assert error.mean() < 0.75 * moved.mean()
+    assert fields.jacobian_determinant(found.phi_inverse).min() > MIN_JACOBIAN
+
+
+def test_energy_falls_and_similarity_rises(brain, metric, known) -> None:
+    target = known[1]
+    result = match(brain, target, metric, similarity=SSD(), schedule=QUICK)
+    for level in result.energies:
+        assert all(after < before for before, after in zip(level, level[1:], strict=False))
+    warped = fields.interpolate(brain[None], shoot(result.momentum, metric).phi_inverse)[0]
+    assert diagnostics.correlation(warped, target) > diagnostics.correlation(brain, target)
+
+
+def test_identical_images_need_no_momentum(brain, metric) -> None:
+    result = match(brain, brain, metric, similarity=SSD(), schedule=QUICK)
+    assert float(metric.velocity(result.momentum).abs().max()) < 1e-3  # mm
+
+
+def test_lncc_ignores_brightness_and_contrast(brain, known) -> None:
+    """But for its floor, which is there to tell noise from signal."""
+    moving, target = brain.double(), known[1].double()
+    inside = (moving > 0).double()
+    mismatch = LNCC(floor=1e-9).against(target, SPACING, inside)
+    expected = mismatch(moving)
+    torch.testing.assert_close(mismatch(0.3 * moving + 0.2), expected, rtol=1e-4, atol=0)
+
+
+def test_lncc_of_an_image_with_itself_is_near_zero(brain) -> None:
+    mismatch = LNCC(floor=1e-6).against(brain, SPACING, (brain > 0).float())
+    unrelated = torch.rand(brain.shape, generator=torch.Generator().manual_seed(0))
+    assert mismatch(brain) < 0.01 * mismatch(unrelated)
+
+
+@pytest.mark.parametrize('similarity', [SSD(), LNCC()])
+def test_masked_voxels_weigh_nothing(brain, metric, known, similarity) -> None:
+    target = known[1]
+    mask = torch.ones_like(target)
+    mask[14:22, 14:22, 14:22] = 0
+    lesion = torch.where(mask > 0, target, torch.ones_like(target))
+    schedule = Schedule(iterations=(4,))
+    results = [
+        match(brain, image, metric, similarity=similarity, schedule=schedule, mask=mask)
+        for image in (target, lesion)
+    ]
+    torch.testing.assert_close(results[0].momentum, results[1].momentum)
+
+
+def test_start_is_where_it_goes_on(brain, metric, known) -> None:
+    target = known[1]
+    first = match(brain, target, metric, similarity=SSD(), schedule=Schedule((6,)))
+    second = match(
+        brain, target, metric, similarity=SSD(), schedule=Schedule((2,)), start=first.momentum
+    )
+    assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-5)
+
+
+def test_odd_shapes_have_levels_too(brain, metric, known) -> None:
+    crop = (slice(0, 39), slice(0, 47), slice(0, 37))
+    grid = metric.with_grid((39, 47, 37), SPACING)
+    result = match(brain[crop], known[1][crop], grid, similarity=SSD(), schedule=QUICK)
+    assert result.momentum.shape == (3, 39, 47, 37)
+    assert result.spacings == (8.0, 4.0)
+
+
+def test_same_input_same_bits(brain, metric, known) -> None:
+    runs = [
+        match(brain, known[1], metric, similarity=LNCC(), schedule=Schedule((3, 2)))
+        for _ in range(2)
+    ]
+    assert torch.equal(runs[0].momentum, runs[1].momentum)
+
+
+def test_no_step_folds_however_strong_the_pull(brain, metric, known) -> None:
+    """The identity metric at a spacing of 4 mm hardly resists; the guard does."""
+    weak = Metric(brain.shape, SPACING, alpha=0.01, beta=0.01, gamma=0.001, power=1)
+    result = match(brain, known[1], weak, similarity=SSD(sigma=0.02), schedule=Schedule((12, 6)))
+    inverse = shoot(result.momentum, weak).phi_inverse
+    assert is_diffeomorphic(inverse)
+    assert result.energies[-1][-1] < result.energies[-1][0]
+
+
+def test_normalise_scales_and_cleans() -> None:
+    image = torch.linspace(-5, 1000, 1000).reshape(10, 10, 10)
+    image[0, 0, 0], image[-1, -1, -1] = torch.nan, 1e6
+    scaled = normalise(image)
+    assert scaled.min() == 0
+    assert scaled.max() == 1
+    torch.testing.assert_close(normalise(37 * image), scaled)
+
+
+def test_empty_image_is_refused() -> None:
+    with pytest.raises(ValueError, match='no positive voxel'):
+        normalise(torch.zeros(4, 4, 4))

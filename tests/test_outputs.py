@@ -1,0 +1,370 @@
+"""Derivatives: their names, sidecars and dataset files, and that no file is ever half there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from deepreg_wf.dataset import DESCRIPTIONS, write_citation, write_dataset_files
+from deepreg_wf.derivatives import derivative_path, parse_entities, replacing, write_text
+from deepreg_wf.errors import InputError
+from deepreg_wf.templates import Template
+
+MAPS = ('t1w_preproc', 't1w_mask', 't1w_std', 'mask_std', 'log_jacobian', 'momentum')
+ONE_SESSION = """\
+sub-01/anat/sub-01_desc-brain_mask.json
+sub-01/anat/sub-01_desc-brain_mask.nii.gz
+sub-01/anat/sub-01_desc-preproc_T1w.json
+sub-01/anat/sub-01_desc-preproc_T1w.nii.gz
+sub-01/anat/sub-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.h5
+sub-01/anat/sub-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.json
+sub-01/anat/sub-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5
+sub-01/anat/sub-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-brain_mask.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-brain_mask.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-registration_qc.json
+"""
+TEMPLATES = {
+    'standard': Template(
+        space='MNI152NLin2009aSym',
+        t1w=Path('template.nii.gz'),
+        uri='https://templateflow.s3.amazonaws.com/tpl-MNI152NLin2009aSym_res-1_T1w.nii.gz',
+    ),
+    'cohort at 2 mm': Template(
+        space='MNIPediatricAsym',
+        cohort='3',
+        resolution='2',
+        t1w=Path('template.nii.gz'),
+        uri='https://templateflow.s3.amazonaws.com/tpl-MNIPediatricAsym_cohort-3_T1w.nii.gz',
+    ),
+    'custom': Template(
+        space='custom', t1w=Path('template.nii.gz'), uri='file:///data/template.nii.gz'
+    ),
+}
+
+
+def write_image(path, shape, dtype='float32', affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([2.0, 2, 2, 1]) if affine is None else affine
+    values = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
+    nb.Nifti1Image(values, affine).to_filename(path)
+    return path
+
+
+@pytest.fixture
+def bids_dir(tmp_path):
+    root = tmp_path / 'raw'
+    for name in (
+        'sub-01/anat/sub-01_T1w',
+        'sub-02/ses-a/anat/sub-02_ses-a_run-01_T1w',
+        'sub-02/ses-a/anat/sub-02_ses-a_run-02_T1w',
+        'sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_T1w',
+    ):
+        write_image(root / f'{name}.nii.gz', (6, 7, 8))
+    description = {
+        'Name': 'Test',
+        'BIDSVersion': '1.10.0',
+        'License': 'CC0',
+        'DatasetDOI': 'doi:10.18112/openneuro.ds002748.v1.0.5',
+    }
+    (root / 'dataset_description.json').write_text(json.dumps(description))
+    return root
+
+
+@pytest.fixture
+def store(tmp_path, bids_dir):
+    """Run the workflow that stores the derivatives of an image, for a template."""
+    from deepreg_wf.workflows import init_outputs_wf
+
+    results = tmp_path / 'results'
+    files = {name: write_image(results / f'{name}.nii.gz', (6, 7, 8)) for name in MAPS}
+    files['t1w_mask'] = write_image(results / 'mask.nii', (6, 7, 8), 'uint8')
+    files['momentum'] = write_image(results / 'momentum.nii.gz', (6, 7, 8, 1, 3))
+    for name in ('t1w2std', 'std2t1w'):
+        files[name] = results / f'{name}.h5'
+        files[name].write_bytes(name.encode())
+    files['qc'] = results / 'qc.json'
+    files['qc'].write_text('{"jacobian_min": 0.5}')
+    files['trace'] = results / 'shooting.json'
+    files['trace'].write_text('{"metric": {"alpha": 0.01}, "steps": 10, "energy": [1.0]}')
+
+    def run(image, template='standard', method='deepbet'):
+        workflow = init_outputs_wf(
+            t1w_file=bids_dir / image,
+            bids_dir=bids_dir,
+            output_dir=tmp_path / 'out',
+            template=TEMPLATES[template],
+            registration_resolution=2.0,
+            direction='template-to-subject',
+        )
+        workflow.base_dir = tmp_path / 'work'
+        workflow.inputs.inputnode.trait_set(
+            skull_strip_method=method, **{name: str(path) for name, path in files.items()}
+        )
+        workflow.run()
+        return tmp_path / 'out'
+
+    return run
+
+
+def listing(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file())
+
+
+def sidecars(folder):
+    return {p.name: json.loads(p.read_text()) for p in folder.rglob('*.json') if 'anat' in p.parts}
+
+
+def test_one_image_has_exactly_the_agreed_derivatives(store):
+    assert listing(store('sub-01/anat/sub-01_T1w.nii.gz')) == ONE_SESSION.split()
+
+
+def test_sessions_and_runs_never_share_a_name(store, bids_dir):
+    images = sorted(bids_dir.glob('sub-02/*/anat/*'))
+    for image in images:
+        out = store(image.relative_to(bids_dir))
+    names = listing(out)
+    assert len(names) == len(images) * len(ONE_SESSION.split())
+    assert 'sub-02/ses-a/anat/sub-02_ses-a_run-02_desc-preproc_T1w.nii.gz' in names
+    assert 'sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.nii.gz' in names
+
+
+def test_a_resolution_is_named_only_where_one_was_asked_for(store):
+    names = listing(store('sub-01/anat/sub-01_T1w.nii.gz', 'cohort at 2 mm'))
+    space = 'sub-01_space-MNIPediatricAsym_cohort-3'
+    assert f'sub-01/anat/{space}_res-2_desc-preproc_T1w.nii.gz' in names
+    assert f'sub-01/anat/{space}_desc-momentum_T1w.nii.gz' in names
+    assert 'sub-01/anat/sub-01_from-T1w_to-MNIPediatricAsym+3_mode-image_xfm.h5' in names
+
+
+def test_sidecars_hold_what_bids_asks_for(store):
+    for name, content in sidecars(store('sub-01/anat/sub-01_T1w.nii.gz', 'custom')).items():
+        if name.endswith('_qc.json'):
+            continue
+        assert content['Sources'], name
+        assert ('SkullStripped' in content) == name.endswith('_T1w.json')
+        assert ('Type' in content) == name.endswith('_mask.json')
+        if '_space-' in name:
+            assert content['SpatialReference'] == 'file:///data/template.nii.gz'
+        if 'momentum' in name or 'logjacobian' in name:
+            assert content['Units']
+            assert content['Direction'] == 'template-to-subject'
+            assert '2 mm' in content['Resolution']
+
+
+@pytest.mark.parametrize(('method', 'stripped'), [('deepbet', False), ('already-extracted', True)])
+def test_skull_stripped_follows_the_image(store, method, stripped):
+    content = sidecars(store('sub-01/anat/sub-01_T1w.nii.gz', method=method))
+    assert content['sub-01_desc-preproc_T1w.json']['SkullStripped'] is stripped
+    space = 'space-MNI152NLin2009aSym'
+    assert content[f'sub-01_{space}_desc-preproc_T1w.json']['SkullStripped'] is stripped
+    assert content[f'sub-01_{space}_desc-momentum_T1w.json']['SkullStripped'] is True
+
+
+def test_the_momentum_says_how_it_is_shot(store):
+    content = sidecars(store('sub-01/anat/sub-01_T1w.nii.gz'))
+    momentum = content['sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json']
+    assert (momentum['Metric'], momentum['TimeSteps']) == ({'alpha': 0.01}, 10)
+
+
+def test_every_source_exists(store, bids_dir):
+    out = store('sub-02/ses-a/anat/sub-02_ses-a_run-02_T1w.nii.gz')
+    roots = {'raw': bids_dir, '': out}
+    for content in sidecars(out).values():
+        for uri in content.get('Sources', []):
+            scheme, dataset, path = uri.split(':', 2)
+            assert scheme == 'bids'
+            assert (roots[dataset] / path).is_file(), uri
+
+
+def test_a_rerun_changes_no_file_and_brings_back_a_lost_one(store):
+    out = store('sub-01/anat/sub-01_T1w.nii.gz')
+    before = {name: (out / name).stat().st_mtime_ns for name in listing(out)}
+    lost = out / 'sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    lost.unlink()
+    store('sub-01/anat/sub-01_T1w.nii.gz')
+    after = {name: (out / name).stat().st_mtime_ns for name in listing(out)}
+    assert {name for name in before if before[name] != after[name]} == {
+        lost.relative_to(out).as_posix()
+    }
+
+
+def test_images_keep_geometry_and_values_and_get_the_code_of_their_space(tmp_path):
+    from deepreg_wf.interfaces import DerivativesDataSink
+
+    angle = np.cos(0.3), np.sin(0.3)
+    oblique = np.diag([-1.0, 1.1, 0.9, 1])
+    oblique[:2, :2] = np.array([[angle[0], -angle[1]], [angle[1], angle[0]]]) @ oblique[:2, :2]
+    sheared = oblique.copy()
+    sheared[0, 2] = 0.2
+    cases = ((oblique, '', 1, 1), (oblique, 'MNI152NLin2009aSym', 4, 4), (sheared, 'other', 2, 0))
+    for number, (affine, space, sform, qform) in enumerate(cases):
+        image = write_image(tmp_path / f'{number}.nii', (4, 5, 6), 'uint8', affine)
+        sink = DerivativesDataSink(
+            base_directory=str(tmp_path / 'out'),
+            in_file=str(image),
+            source_file=f'sub-{number}_T1w.nii.gz',
+            desc='brain',
+            suffix='mask',
+        )
+        if space:
+            sink.inputs.space = space
+        stored = nb.load(sink.run().outputs.out_file)
+        assert (stored.header['sform_code'], stored.header['qform_code']) == (sform, qform)
+        np.testing.assert_allclose(stored.affine, affine, atol=1e-6)
+        np.testing.assert_array_equal(stored.dataobj, nb.load(image).dataobj)
+        assert stored.get_data_dtype() == np.uint8
+        assert stored.header.get_xyzt_units()[0] == 'mm'
+
+
+def test_a_figure_lies_in_the_folder_of_its_subject(tmp_path):
+    from deepreg_wf.interfaces import DerivativesDataSink
+
+    figure = tmp_path / 'figure.svg'
+    figure.write_text('<svg/>')
+    sink = DerivativesDataSink(
+        base_directory=str(tmp_path / 'out'),
+        in_file=str(figure),
+        source_file='sub-01_ses-a_run-1_T1w.nii.gz',
+        datatype='figures',
+        desc='outline',
+    )
+    expected = 'out/sub-01/figures/sub-01_ses-a_run-1_desc-outline_T1w.svg'
+    assert sink.run().outputs.out_file == str(tmp_path / expected)
+
+
+def test_an_unfinished_file_never_bears_its_name(tmp_path):
+    path = tmp_path / 'sub-01' / 'file.txt'
+    write_text(path, 'whole')
+
+    def cut_off():
+        with replacing(path) as draft:
+            draft.write_text('ha')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_off()
+    assert listing(tmp_path) == ['sub-01/file.txt']
+    assert path.read_text() == 'whole'
+
+
+@pytest.mark.parametrize('name', ['sub-01_foo-1_T1w.nii.gz', 'sub-01_T1w_copy_T1w.nii.gz'])
+def test_a_name_that_would_lose_an_entity_is_refused(name):
+    with pytest.raises(InputError, match='rename the file'):
+        parse_entities(name)
+
+
+def test_a_derivative_cannot_take_the_name_of_a_raw_image():
+    with pytest.raises(ValueError, match='no pattern'):
+        derivative_path('sub-01_T1w.nii.gz')
+
+
+def test_dataset_files(tmp_path, bids_dir):
+    for _ in range(2):
+        write_dataset_files(tmp_path / 'out', bids_dir, {})
+    description = json.loads((tmp_path / 'out/dataset_description.json').read_text())
+    assert description['DatasetType'] == 'derivative'
+    assert description['DatasetLinks']['raw'] == bids_dir.as_uri()
+    assert description['SourceDatasets'][0]['DOI'] == '10.18112/openneuro.ds002748.v1.0.5'
+    assert description['License'] == 'CC0'
+    rows = (tmp_path / 'out/descriptions.tsv').read_text().splitlines()
+    assert rows[0] == 'desc_id\tdescription'
+    assert len(rows) == 1 + len(DESCRIPTIONS)
+
+
+def test_derivatives_inside_the_dataset_link_to_it_by_a_relative_path(bids_dir):
+    out = bids_dir / 'derivatives' / 'deepreg_wf'
+    write_dataset_files(out, bids_dir, {})
+    description = json.loads((out / 'dataset_description.json').read_text())
+    assert description['DatasetLinks']['raw'] == '../..'
+
+
+@pytest.mark.parametrize(
+    ('environ', 'container'),
+    [
+        ({}, None),
+        ({'DEEPREG_WF_DOCKER_TAG': '1.0'}, {'Type': 'docker', 'Tag': 'deepreg_wf:1.0'}),
+        ({'APPTAINER_CONTAINER': '/a.sif'}, {'Type': 'singularity', 'URI': 'file:///a.sif'}),
+    ],
+)
+def test_the_container_is_named(tmp_path, bids_dir, environ, container):
+    write_dataset_files(tmp_path, bids_dir, environ)
+    description = json.loads((tmp_path / 'dataset_description.json').read_text())
+    assert description['GeneratedBy'][0].get('Container') == container
+
+
+def test_a_broken_description_of_the_raw_dataset_is_told(tmp_path, bids_dir):
+    (bids_dir / 'dataset_description.json').write_text('{')
+    with pytest.raises(InputError, match='not valid JSON'):
+        write_dataset_files(tmp_path, bids_dir)
+
+
+def test_every_description_that_is_used_is_explained(store):
+    used = {parse_entities(name).get('desc') for name in map(Path, ONE_SESSION.split())}
+    assert used - {None} == set(DESCRIPTIONS)
+
+
+def test_lines_of_others_stay_in_shared_files(tmp_path, bids_dir):
+    (tmp_path / '.bidsignore').write_text('mine\n')
+    write_dataset_files(tmp_path, bids_dir)
+    assert (tmp_path / '.bidsignore').read_text().splitlines()[0] == 'mine'
+
+
+def test_citation_comes_with_its_references(tmp_path):
+    write_citation(tmp_path, '\nText [@key].\n\n')
+    assert (tmp_path / 'logs/CITATION.md').read_text() == 'Text [@key].\n'
+    assert '@' in (tmp_path / 'logs/CITATION.bib').read_text()
+
+
+def test_the_collector_of_fmriprep_finds_what_it_looks_for(store, bids_dir):
+    """The queries of sMRIPrep's io_spec.json, asked the way its collector asks them."""
+    from bids.layout import BIDSLayout, Query
+
+    out = store('sub-01/anat/sub-01_T1w.nii.gz')
+    write_dataset_files(out, bids_dir)
+    layout = BIDSLayout(out, config=['bids', 'derivatives'], validate=False)
+    base = {'subject': '01', 'datatype': 'anat', 'return_type': 'filename'}
+    native = {'space': Query.NONE, 'extension': ['.nii.gz', '.nii'], **base}
+    xfm = {'suffix': 'xfm', 'mode': 'image', 'extension': ['.h5', '.txt'], **base}
+    space = 'MNI152NLin2009aSym'
+    for query, expected in (
+        (native | {'desc': 'preproc', 'suffix': 'T1w'}, 'desc-preproc_T1w.nii.gz'),
+        (native | {'desc': 'brain', 'suffix': 'mask'}, 'desc-brain_mask.nii.gz'),
+        (xfm | {'from': 'T1w', 'to': space}, f'from-T1w_to-{space}_mode-image_xfm.h5'),
+        (xfm | {'from': space, 'to': 'T1w'}, f'from-{space}_to-T1w_mode-image_xfm.h5'),
+    ):
+        assert [Path(found).name for found in layout.get(**query)] == [f'sub-01_{expected}']
+
+
+@pytest.mark.skipif(shutil.which('bids-validator-deno') is None, reason='no BIDS validator')
+def test_the_validator_finds_no_error(store, bids_dir, tmp_path):
+    for template in TEMPLATES:
+        for image in sorted(bids_dir.glob('sub-*/**/*_T1w.nii.gz')):
+            out = store(image.relative_to(bids_dir), template)
+    write_dataset_files(out, bids_dir)
+    write_citation(out, 'Text.')
+    for name in ('sub-01.html', 'sub-01/figures/a.svg', 'sub-01/log/1/crash.txt', 'failed.tsv'):
+        write_text(out / name, 'text')
+    call = subprocess.run(
+        ['bids-validator-deno', out, '--format', 'json'],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, 'NO_COLOR': '1'},
+    )
+    issues = json.loads(call.stdout)['issues']['issues']
+    assert [issue for issue in issues if issue['severity'] == 'error'] == []
+    assert call.returncode == 0

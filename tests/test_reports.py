@@ -1,0 +1,602 @@
+"""The report: pictures that show the truth, on a page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nibabel as nb
+import numpy as np
+import pytest
+from browser import CHROMIUM, Browser
+from PIL import Image
+
+from deepreg_wf.reports import (
+    CRITERIA,
+    Grade,
+    Reference,
+    Volume,
+    alignment_figure,
+    brain_mask_figure,
+    convergence_figure,
+    log_jacobian_figure,
+    magnitude_figure,
+    overall,
+    quality_table,
+    write_subject_report,
+)
+from deepreg_wf.reports.citations import read_bibliography, render_methods
+from deepreg_wf.reports.contours import Outline, trace
+from deepreg_wf.reports.mosaic import PIXEL, lay_out
+from deepreg_wf.reports.thresholds import format_number
+from deepreg_wf.templates import Template
+
+PACKAGE = Path(__file__).parents[1] / 'deepreg_wf'
+SVG = '{http://www.w3.org/2000/svg}'
+RUN = '20250101-120000_test'
+SPACE = 'Synthetic'
+
+TRACE = {
+    'levels': [
+        {'spacing': 4.0, 'energy': [90.0, 40.0, 25.0, 20.0]},
+        {'spacing': 2.0, 'energy': [24.0]},
+    ]
+}
+FIGURES = {
+    'jacobian_min': 0.3,
+    'jacobian_max': 3.2,
+    'nonpositive_jacobian_fraction': 0.0,
+    'inverse_error_median_mm': 0.01,
+    'inverse_error_p99_mm': 0.1,
+    'energy_drift': 0.005,
+    'correlation_affine': 0.62,
+    'correlation_final': 0.88,
+    'mask_dice_affine': 0.94,
+    'mask_dice_final': 0.96,
+    'affine_determinant': 0.8,
+    'displacement_median_mm': 2.5,
+    'displacement_max_mm': 11.0,
+}
+
+
+# Pictures
+
+
+@pytest.fixture(scope='module')
+def template(make_brain) -> Reference:
+    image = make_brain()
+    brain = Volume(np.asarray(image.dataobj), image.affine)
+    mask = Volume((brain.data > 0).astype(np.float32), image.affine)
+    return Reference(brain, mask, (Outline(brain, 750, 'white matter', '#d55e00'),))
+
+
+@pytest.fixture(scope='module')
+def figures(template) -> dict[str, str]:
+    smooth = Volume(
+        np.sin(np.indices(template.t1w.data.shape).sum(axis=0) / 6), template.t1w.affine
+    )
+    length = Volume(np.abs(smooth.data), smooth.affine)
+    return {
+        'mask': brain_mask_figure(template.t1w, template.mask),
+        'alignment': alignment_figure(template, template.t1w, template.mask),
+        'log-Jacobian': log_jacobian_figure(template, smooth),
+        'magnitude': magnitude_figure(template, length, symbol='|m|', meaning='length', unit='mm'),
+        'convergence': convergence_figure(TRACE),
+    }
+
+
+def reorient(volume: Volume, axes: tuple[int, ...], flips: tuple[int, ...]) -> Volume:
+    image = nb.Nifti1Image(volume.data, volume.affine)
+    turned = image.as_reoriented(np.column_stack([axes, flips]))
+    return Volume(np.asarray(turned.dataobj), turned.affine)
+
+
+def on_grid(function, affine: np.ndarray, shape: tuple[int, int, int]) -> Volume:
+    """Sample a function of (x, y, z) in RAS mm."""
+    points = np.einsum('ij,j...->i...', affine[:3, :3], np.indices(shape).astype(float))
+    return Volume(function(*(points + affine[:3, 3, None, None, None])), affine)
+
+
+def oblique_grid() -> tuple[np.ndarray, tuple[int, int, int]]:
+    turn = nb.eulerangles.euler2mat(0.3, -0.2, 0.25)
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-1.2, 0.9, 1.5])
+    shape = (150, 190, 120)
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) / 2)
+    return affine, shape
+
+
+def bump(x, y, z):
+    return np.exp(-((x / 30) ** 2 + (y / 45) ** 2 + ((z - 8) / 25) ** 2))
+
+
+def rasters(svg: str) -> list[np.ndarray]:
+    images = ElementTree.fromstring(svg).iter(f'{SVG}image')
+    data = (image.get('href').partition('base64,')[2] for image in images)
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(item)))).astype(int) for item in data
+    ]
+
+
+def test_storage_order_changes_no_picture(template):
+    rows = ((2, 2), (1, 2), (0, 2))
+    mosaic = lay_out(template.mask, rows)
+    expected = mosaic.draw(template.t1w)
+    for axes in itertools.permutations(range(3)):
+        for flips in itertools.product((1, -1), repeat=3):
+            mask, t1w = (reorient(v, axes, flips) for v in (template.mask, template.t1w))
+            found = lay_out(mask, rows).draw(t1w)
+            np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_an_oblique_image_is_shown_upright():
+    """Linear interpolation of a bump 25 mm wide, at 1.5 mm at most, errs by less than 0.002."""
+    straight = np.diag([1.0, 1.0, 1.0, 1.0])
+    straight[:3, 3] = -60
+    upright = on_grid(bump, straight, (121, 121, 121))
+    oblique = on_grid(bump, *oblique_grid())
+    mosaic = lay_out(Volume((upright.data > 0.3).astype(float), upright.affine))
+    np.testing.assert_allclose(mosaic.draw(oblique), mosaic.draw(upright), atol=0.002)
+
+
+def test_figures_of_flipped_and_oblique_images_are_the_same():
+    straight = np.diag([1.0, 1.0, 1.0, 1.0])
+    straight[:3, 3] = -60
+    t1w = on_grid(bump, straight, (121, 121, 121))
+    mask = Volume((t1w.data > 0.3).astype(np.float32), straight)
+    (expected,) = rasters(brain_mask_figure(t1w, mask))
+    flipped = [reorient(volume, (2, 0, 1), (-1, 1, -1)) for volume in (t1w, mask)]
+    (found,) = rasters(brain_mask_figure(*flipped))
+    assert np.abs(found - expected).max() <= 2
+    (found,) = rasters(brain_mask_figure(on_grid(bump, *oblique_grid()), mask))
+    assert np.abs(found - expected).max() <= 4
+
+
+def test_left_is_on_the_left_and_up_is_up():
+    def corner(x, y, z):
+        return ((x > 0) & (y > 0) & (z > 0)).astype(float)
+
+    affine = np.diag([-2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = [60, -60, -60]
+    volume = on_grid(corner, affine, (60, 60, 60))
+    mosaic = lay_out(
+        on_grid(lambda x, y, z: (x**2 + y**2 + z**2 < 50**2) * 1.0, affine, (60, 60, 60))
+    )
+    canvas = mosaic.draw(volume)
+    for panel in mosaic.panels:
+        shown = panel.take(canvas)
+        half = (shown.shape[0] // 2, shown.shape[1] // 2)
+        assert (shown[: half[0] - 3, half[1] + 3 :] > 0.5).any() == (panel.position > 0)
+        assert not (shown[half[0] + 3 :] > 0.5).any()
+        assert not (shown[:, : half[1] - 3] > 0.5).any()
+    labels = [
+        text.text
+        for text in ElementTree.fromstring(brain_mask_figure(volume, volume)).iter(f'{SVG}text')
+    ]
+    assert [label for label in labels if label in 'LRPA'] == list('LRLRPA')
+
+
+def test_anisotropic_voxels_keep_a_ball_round():
+    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    affine[:3, 3] = [-50, -50, -48]
+    ball = on_grid(
+        lambda x, y, z: np.clip(36 - np.sqrt(x**2 + y**2 + z**2), 0, 1), affine, (101, 101, 25)
+    )
+    mosaic = lay_out(ball)
+    canvas = mosaic.draw(ball)
+    for panel in mosaic.panels:
+        inside = panel.take(canvas) > 0.5
+        width, height = inside.any(axis=0).sum(), inside.any(axis=1).sum()
+        assert width == pytest.approx(height, abs=4 / PIXEL)
+
+
+def test_outlines_lie_on_the_surface():
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = -50
+    ball = on_grid(lambda x, y, z: (x**2 + y**2 + z**2 < 40**2) * 1.0, affine, (101, 101, 101))
+    mosaic = lay_out(ball)
+    for line in trace(mosaic, ball, 0.5):
+        panel = next(
+            p
+            for p in mosaic.panels
+            if 0 <= line[0, 0] - p.left < p.width and 0 <= line[0, 1] - p.top < p.height
+        )
+        centre = np.array([panel.left + panel.width / 2, panel.top + panel.height / 2])
+        radius = np.hypot(*(line - centre).T) * PIXEL
+        np.testing.assert_allclose(radius, np.sqrt(40**2 - panel.position**2), atol=1.0)
+
+
+@pytest.mark.parametrize('name', ['mask', 'alignment', 'log-Jacobian', 'magnitude', 'convergence'])
+def test_figures_are_self_contained(figures, name):
+    svg = figures[name]
+    root = ElementTree.fromstring(svg)
+    assert root.find(f'{SVG}title').text
+    assert 'viewBox' in root.attrib
+    assert not {'width', 'height'} & set(root.attrib)
+    links = [value for node in root.iter() for key, value in node.attrib.items() if 'href' in key]
+    assert all(link.startswith('data:image/') for link in links)
+    assert not re.search(r'https?://', svg.replace('xmlns="http://www.w3.org/2000/svg"', ''))
+    assert not list(root.iter(f'{SVG}script'))
+    assert len(svg) < 1_000_000
+
+
+def test_brightness_does_not_depend_on_the_scale_of_the_image(template):
+    brighter = Volume(template.t1w.data * 17, template.t1w.affine)
+    pictures = [
+        rasters(brain_mask_figure(t1w, template.mask))[0] for t1w in (template.t1w, brighter)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
+
+
+def test_what_is_aligned_does_not_move(template):
+    subject, shown = rasters(alignment_figure(template, template.t1w, template.mask))
+    np.testing.assert_array_equal(subject, shown)
+    away = template.t1w.affine.copy()
+    away[0, 3] += 8
+    subject, shown = rasters(alignment_figure(template, Volume(template.t1w.data, away)))
+    assert np.abs(subject - shown).mean() > 5
+
+
+def test_the_skull_is_left_out_of_the_comparison(template):
+    head = Volume(template.t1w.data + 500, template.t1w.affine)
+    bare, _ = rasters(alignment_figure(template, head, template.mask))
+    mosaic = lay_out(template.mask)
+    assert bare[mosaic.draw(template.mask) < 0.01].max() <= 12  # what JPEG smears over the edge
+
+
+def test_colours_tell_growth_from_shrinking_and_folds(template):
+    shape, affine = template.t1w.data.shape, template.t1w.affine
+    values = {'grown': np.log(2), 'shrunk': -np.log(2), 'same': 0.0, 'folded': np.nan}
+    colours = {}
+    for name, value in values.items():
+        figure = log_jacobian_figure(template, Volume(np.full(shape, value), affine))
+        picture = max(rasters(figure), key=lambda raster: raster.size)
+        colours[name] = picture[lay_out(template.mask).draw(template.mask) > 0.9].mean(axis=0)
+    red, green, blue = colours['grown']
+    assert red > green + 50
+    assert red > blue + 50
+    assert colours['shrunk'][2] > colours['shrunk'][0] + 50
+    assert np.ptp(colours['same']) < 10
+    assert colours['folded'][:2].min() > 200
+    assert colours['folded'][2] < 120
+
+
+def test_scales_bear_units_and_fixed_ends(figures):
+    words = {t.text for t in ElementTree.fromstring(figures['log-Jacobian']).iter(f'{SVG}text')}
+    assert {'×0.5', '−0.69', '0', '+0.69', '×2'} <= words
+    words = [t.text for t in ElementTree.fromstring(figures['magnitude']).iter(f'{SVG}text')]
+    assert any(re.fullmatch(r'[\d.]+ mm', word) for word in words)
+
+
+def test_tissues_without_maps_are_told_by_brightness(make_brain, tmp_path):
+    image = make_brain()
+    image.to_filename(tmp_path / 't1w.nii.gz')
+    white, brain = Reference.load(tmp_path / 't1w.nii.gz').outlines
+    # Fluid is 250, grey matter 600, white matter 900.
+    assert 600 < white.level < 900
+    assert 250 < brain.level < 600
+
+
+# Lights
+
+
+def test_the_table_of_limits_is_sound():
+    for criterion in CRITERIA:
+        assert criterion.reason.endswith('.')
+        assert criterion.good.low >= criterion.fair.low
+        assert criterion.good.high <= criterion.fair.high
+        assert criterion.key in FIGURES
+    assert overall(FIGURES) is Grade.GOOD
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'grade'),
+    [
+        ('nonpositive_jacobian_fraction', 0.0, Grade.GOOD),
+        ('nonpositive_jacobian_fraction', 1e-5, Grade.LOOK),
+        ('nonpositive_jacobian_fraction', 1e-3, Grade.BAD),
+        ('jacobian_min', 0.05, Grade.LOOK),
+        ('jacobian_min', -0.01, Grade.BAD),
+        ('inverse_error_median_mm', 0.3, Grade.LOOK),
+        ('inverse_error_p99_mm', 2.0, Grade.BAD),
+        ('energy_drift', 0.06, Grade.LOOK),
+        ('correlation_final', 0.55, Grade.BAD),
+        ('correlation_affine', 0.87, Grade.LOOK),
+        ('correlation_affine', 0.9, Grade.BAD),
+        ('affine_determinant', -0.8, Grade.BAD),
+        ('displacement_max_mm', 25.0, Grade.LOOK),
+        ('mask_dice_final', float('nan'), Grade.BAD),
+        ('mask_dice_final', None, Grade.GOOD),
+    ],
+)
+def test_the_worst_light_counts(key, value, grade):
+    assert overall({**FIGURES, key: value}) is grade
+
+
+def test_what_was_not_measured_has_no_light():
+    assert overall({}) is Grade.NONE
+    assert overall({'energy_drift': None}) is Grade.NONE
+    assert 'not measured' in quality_table({})
+
+
+def test_the_table_shows_every_light_limit_and_reason():
+    html = quality_table({**FIGURES, 'jacobian_min': 0.05, 'energy_drift': 0.5})
+    rows = re.findall(r'<tr>\s*<td>.*?</tr>', html, re.DOTALL)
+    assert len(rows) == len(CRITERIA)
+    for row, criterion in zip(rows, CRITERIA, strict=True):
+        light = criterion.grade({**FIGURES, 'jacobian_min': 0.05, 'energy_drift': 0.5})
+        assert f'class="light {light.value}"' in row
+        assert criterion.label in row
+        assert criterion.show_interval(criterion.good) in row
+    assert 'All in all: <span class="light bad">' in html
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [(0, '0'), (0.12345, '0.123'), (-2.5, '−2.5'), (1e-5, '1.0 × 10⁻⁵'), (12345.6, '12\u202f346')],
+)
+def test_numbers_are_written_for_people(value, text):
+    assert format_number(value) == text
+
+
+# Text
+
+
+def test_every_citation_of_the_package_has_its_reference():
+    bibliography = read_bibliography(PACKAGE / 'data' / 'boilerplate.bib')
+    sources = ''.join(path.read_text() for path in PACKAGE.rglob('*.py'))
+    cited = set(re.findall(r'(?<=[\[ ])@([a-z0-9]+)(?=[;\]])', sources)) - {'key', 'n4', 'ants'}
+    assert cited <= set(bibliography)
+    html = render_methods(' '.join(f'[@{key}]' for key in bibliography), bibliography)
+    assert not re.search(r'[{}\\]|\[@', html)
+    assert all(f'id="ref-{key}"' in html for key in bibliography)
+
+
+def test_methods_text_brings_no_markup_of_its_own():
+    bibliography = read_bibliography(PACKAGE / 'data' / 'boilerplate.bib')
+    html = render_methods('A <script>x</script> of [@n4; @beg2005], [@nobody].', bibliography)
+    assert '<script>' not in html
+    assert '<a href="#ref-n4">Tustison et al., 2010</a>; <a href="#ref-beg2005">' in html
+    assert '[@nobody]' in html
+
+
+# The page
+
+
+@pytest.fixture(scope='module')
+def inputs(make_brain, tmp_path_factory) -> tuple[Path, Path, Template, dict[str, str]]:
+    """Folder of derivatives to come, raw image, template, and what the chain hands over."""
+    root = tmp_path_factory.mktemp('inputs')
+    image = make_brain()
+    data, affine = np.asarray(image.dataobj), image.affine
+    vectors = np.random.default_rng(0).random((*data.shape, 1, 3), dtype=np.float32)
+    arrays = {
+        't1w': data,
+        'mask': (data > 0).astype(np.uint8),
+        'log_jacobian': np.where(data > 0, 0.2, 0).astype(np.float32),
+        'momentum': vectors,
+    }
+    for name, array in arrays.items():
+        nb.Nifti1Image(array, affine).to_filename(root / f'{name}.nii.gz')
+    (root / 'qc.json').write_text(json.dumps(FIGURES))
+    (root / 'trace.json').write_text(json.dumps(TRACE))
+    raw = root / 'sub-01' / 'anat' / 'sub-01_T1w.nii.gz'
+    raw.parent.mkdir(parents=True)
+    image.to_filename(raw)
+    files = {
+        't1w_preproc': 't1w.nii.gz',
+        't1w_mask': 'mask.nii.gz',
+        't1w_affine': 't1w.nii.gz',
+        't1w_std': 't1w.nii.gz',
+        'mask_std': 'mask.nii.gz',
+        'log_jacobian': 'log_jacobian.nii.gz',
+        'momentum': 'momentum.nii.gz',
+        'qc': 'qc.json',
+        'matching_trace': 'trace.json',
+    }
+    handed = {name: str(root / file) for name, file in files.items()}
+    template = Template(space=SPACE, t1w=root / 't1w.nii.gz', mask=root / 'mask.nii.gz')
+    return raw, template, {**handed, 'skull_strip_method': 'already-extracted'}
+
+
+def draw(output: Path, work: Path, raw: Path, template: Template, handed: dict[str, str]) -> None:
+    from deepreg_wf.workflows.reports import init_reportlets_wf
+
+    workflow = init_reportlets_wf(output_dir=output, t1w_file=raw, template=template)
+    workflow.base_dir = str(work)
+    for name, value in handed.items():
+        setattr(workflow.inputs.inputnode, name, value)
+    workflow.run()
+
+
+@pytest.fixture(scope='module')
+def output(inputs, tmp_path_factory) -> Path:
+    """Derivatives of a subject as far as the report looks at them, and the report."""
+    output = tmp_path_factory.mktemp('output')
+    draw(output, tmp_path_factory.mktemp('work'), *inputs)
+    log = output / 'sub-01' / 'log' / RUN
+    log.mkdir(parents=True)
+    (log / 'deepreg_wf.toml').write_text(
+        '[run]\nversion = "0.1"\nstarted = "2025-01-01T12:00:00+00:00"\n'
+        'command_line = "deepreg_wf /data /out participant"\n\n[registration]\n'
+        'momentum = "optimise"\n'
+    )
+    (output / 'logs').mkdir()
+    (output / 'logs' / 'CITATION.md').write_text('Registered with *deepreg_wf* [@nipype].\n')
+    anat = output / 'sub-01' / 'anat'
+    anat.mkdir()
+    (anat / f'sub-01_space-{SPACE}_desc-registration_qc.json').write_text(json.dumps(FIGURES))
+    write_subject_report(output, '01', RUN, elapsed=3723.4)
+    return output
+
+
+class Links(HTMLParser):
+    """All that a page refers to."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.followed: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text(encoding='utf-8'))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.anchors |= {given['id']} if 'id' in given else set()
+        self.loaded += [given[key] for key in ('src', 'data') if key in given]
+        if 'href' in given:
+            (self.followed if tag == 'a' else self.loaded).append(given['href'])
+
+
+def check_links(page: Path) -> Links:
+    links = Links(page)
+    for link in links.loaded:
+        assert link.startswith('data:') or (page.parent / link).is_file(), link
+    for link in links.followed:
+        if link.startswith('#'):
+            assert link[1:] in links.anchors, link
+        elif not link.startswith('https://doi.org/'):
+            assert (page.parent / link).is_file(), link
+    return links
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r'<h2>(.*?)</h2>', page.read_text(encoding='utf-8'))
+
+
+def test_figures_have_the_names_that_readers_of_fmriprep_expect(output):
+    space = f'sub-01_space-{SPACE}_desc'
+    assert {path.name for path in (output / 'sub-01' / 'figures').iterdir()} == {
+        'sub-01_desc-summary_T1w.html',
+        'sub-01_desc-brainmask_T1w.svg',
+        f'{space}-affine_T1w.svg',
+        f'{space}-registration_T1w.svg',
+        f'{space}-logjacobian_T1w.svg',
+        f'{space}-momentum_T1w.svg',
+        f'{space}-qc_T1w.html',
+        f'{space}-convergence_T1w.svg',
+    }
+
+
+def test_the_page_holds_every_section_and_loads_only_its_figures(output):
+    page = output / 'sub-01.html'
+    assert headings(page) == [
+        'Summary',
+        'Brain mask',
+        'Alignment',
+        'Deformation',
+        'Quality',
+        'Matching',
+        'Methods',
+        'Errors',
+        'Provenance',
+    ]
+    links = check_links(page)
+    assert sum(link.endswith('.svg') for link in links.loaded) == 6
+    text = page.read_text(encoding='utf-8')
+    assert '<script' not in text
+    assert '@import' not in text
+    for words in (
+        '40 × 48 × 40 voxels',
+        '1 h 2 min 3 s',
+        'participant',
+        'Gorgolewski et al., 2011',
+    ):
+        assert words in text
+
+
+def test_writing_the_page_again_changes_nothing(output):
+    files = [output / 'sub-01.html', *sorted((output / 'sub-01' / 'figures').iterdir())]
+    before = [path.read_bytes() for path in files]
+    write_subject_report(output, '01', RUN, elapsed=3723.4)
+    assert [path.read_bytes() for path in files] == before
+
+
+@pytest.mark.parametrize('linked', [False, True])
+def test_the_way_to_the_folder_does_not_matter(output, tmp_path, linked):
+    """Neither a link nor folders that look like entities hide the figures or copy them."""
+    folder = tmp_path / 'sub-99' / 'run-2' / "it's {here}"
+    folder.parent.mkdir(parents=True)
+    if linked:
+        folder.symlink_to(output)
+    else:
+        shutil.copytree(output, folder)
+    page = write_subject_report(folder, '01', RUN)
+    assert page == folder / 'sub-01.html'
+    assert sum(link.endswith('.svg') for link in check_links(page).loaded) == 6
+    assert not (folder / 'figures').exists()
+
+
+def test_sessions_are_shown_side_by_side(inputs, output, tmp_path):
+    source = output / 'sub-01' / 'figures'
+    target = tmp_path / 'sub-02' / 'figures'
+    target.mkdir(parents=True)
+    for path, session in itertools.product(source.iterdir(), ('pre', 'post')):
+        name = path.name.replace('sub-01', f'sub-02_ses-{session}')
+        (target / name).write_bytes(path.read_bytes())
+    page = write_subject_report(tmp_path, '02', RUN)
+    loaded = [link for link in check_links(page).loaded if link.endswith('.svg')]
+    assert len(loaded) == len(set(loaded)) == 12
+    titles = re.findall(r'<h3>(.*?)</h3>', page.read_text(encoding='utf-8'))
+    assert sum('>pre<' in title for title in titles) == 6
+
+
+CRASH = """\
+Node: deepreg_wf.single_subject_03_wf.anat_preproc_wf.validate
+Working directory: /work/validate
+
+Node inputs:
+
+in_file = a
+with = two lines
+
+Traceback (most recent call last):
+  File "/lib/node.py", line 1, in run
+    result = self._run()
+nipype.pipeline.engine.nodes.NodeExecutionError: Exception raised while executing Node validate.
+
+Traceback:
+\tTraceback (most recent call last):
+\t  File "/lib/core.py", line 401, in run
+\t    runtime = self._run_interface(runtime)
+\tdeepreg_wf.errors.InputError: sub-03_T1w.nii.gz: it <b>ends</b> early; copy it again.
+"""
+
+
+def test_a_subject_that_failed_gets_a_page_that_says_why(tmp_path):
+    log = tmp_path / 'sub-03' / 'log' / RUN
+    log.mkdir(parents=True)
+    (log / 'crash-20250101-120001-me-validate-1.txt').write_text(CRASH)
+    page = write_subject_report(tmp_path, '03', RUN)
+    text = page.read_text(encoding='utf-8')
+    assert headings(page)[0] == 'Errors'
+    assert '1 step failed' in text
+    assert 'sub-03_T1w.nii.gz: it &lt;b&gt;ends&lt;/b&gt; early; copy it again.' in text
+    check_links(page)
+
+
+def test_a_subject_without_anything_gets_a_page(tmp_path):
+    page = write_subject_report(tmp_path, '04', RUN)
+    assert 'no registration has been finished' in page.read_text(encoding='utf-8')
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')
+def test_a_browser_opens_the_page_and_the_flicker_moves(output):
+    with Browser() as browser:
+        browser.open(output / 'sub-01.html')
+        assert browser.complaints == []
+        assert all(url.startswith(('file:', 'data:')) for url in browser.requests)
+        assert sum(url.endswith('.svg') for url in browser.requests) == 6
+        assert browser.evaluate('document.documentElement.scrollWidth <= innerWidth')
+        first = browser.screenshot('object')
+        deadline = time.monotonic() + 10
+        while browser.screenshot('object') == first:
+            assert time.monotonic() < deadline, 'the picture stands still'

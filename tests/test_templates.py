@@ -1,0 +1,179 @@
+"""The template that is asked for is the one that is taken, and nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import nibabel as nb
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine, voxel_sizes
+
+from deepreg_wf.errors import InputError
+from deepreg_wf.templates import (
+    SpaceSpec,
+    get_custom_template,
+    get_template,
+    templateflow_home,
+)
+
+BUNDLED = 'MNI152NLin2009aSym'
+
+
+@pytest.fixture(scope='module')
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp('templates')
+
+
+def write_image(path, shape=(4, 5, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nb.save(nb.Nifti1Image(np.ones(shape, 'uint8'), np.eye(4)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('spec', 'expected'),
+    [
+        ('A', SpaceSpec(space='A')),
+        ('A1:res-2', SpaceSpec(space='A1', resolution='2')),
+        ('A:cohort-3', SpaceSpec(space='A', cohort='3')),
+        ('A:cohort-3:res-02', SpaceSpec(space='A', cohort='3', resolution='02')),
+    ],
+)
+def test_a_space_is_read_as_fmriprep_writes_it(spec, expected):
+    assert SpaceSpec.from_string(spec) == expected
+
+
+@pytest.mark.parametrize('spec', ['', 'A B', 'A:', 'A:res-', 'A:res-1:cohort-2', 'A:b', 'a/b'])
+def test_any_other_spelling_is_refused(spec):
+    with pytest.raises(InputError, match='not an output space; write SPACE'):
+        SpaceSpec.from_string(spec)
+
+
+@pytest.mark.parametrize(('resolution', 'size'), [(None, 1), ('1', 1), ('2', 2), ('02', 2)])
+def test_the_bundled_template_is_of_one_piece(cache_dir, resolution, size):
+    spec = BUNDLED if resolution is None else f'{BUNDLED}:res-{resolution}'
+    template = get_template(spec, cache_dir=cache_dir)
+    assert (template.space, template.resolution) == (BUNDLED, resolution)
+    files = (template.t1w, template.mask, template.gm, template.wm)
+    t1w, mask, gm, wm = (nb.load(file) for file in files)
+    for image in (mask, gm, wm):
+        assert image.shape == t1w.shape
+        np.testing.assert_array_equal(image.affine, t1w.affine)
+    assert voxel_sizes(t1w.affine).tolist() == [size] * 3
+    brain = np.asanyarray(mask.dataobj) > 0
+    litres = brain.sum() * size**3 / 1e6
+    assert litres == pytest.approx(1.8865, rel=2e-3), 'the same brain at any resolution'
+    assert brain[tuple(np.round(apply_affine(np.linalg.inv(t1w.affine), [0, 0, 0])).astype(int))]
+    for image in (gm, wm):
+        data = image.get_fdata()
+        assert data.min() == 0
+        assert 0.9 < data.max() <= 1
+        assert not data[~brain].max() > 0.5
+
+
+def test_both_resolutions_show_the_same_points(cache_dir):
+    fine, coarse = (
+        nb.load(get_template(f'{BUNDLED}:res-{size}', cache_dir=cache_dir).t1w) for size in (1, 2)
+    )
+    at_coarse_points = np.asanyarray(fine.dataobj).astype(float)[::2, ::2, ::2]
+    assert np.corrcoef(at_coarse_points.ravel(), coarse.get_fdata().ravel())[0, 1] > 0.99
+    np.testing.assert_array_equal(fine.affine[:3, 3], coarse.affine[:3, 3])
+
+
+def test_what_was_derived_stays_untouched_for_the_next_run(cache_dir):
+    first = get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir)
+    before = first.mask.stat().st_mtime_ns
+    assert get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir) == first
+    assert first.mask.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('spec', [f'{BUNDLED}:res-3', f'{BUNDLED}:cohort-1'])
+def test_the_bundled_template_has_two_resolutions(cache_dir, spec):
+    with pytest.raises(InputError, match='comes at 1 and 2 mm'):
+        get_template(spec, cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'stem'),
+    [
+        ('Toy:res-1', 'tpl-Toy/tpl-Toy_res-01'),
+        ('Toy:res-01', 'tpl-Toy/tpl-Toy_res-01'),
+        ('Toy:res-2', 'tpl-Toy/tpl-Toy_res-2'),
+        ('Toy', 'tpl-Toy/tpl-Toy'),
+        ('Toy', 'tpl-Toy/tpl-Toy_res-02'),
+        ('Toy:cohort-4:res-1', 'tpl-Toy/cohort-4/tpl-Toy_cohort-4_res-1'),
+    ],
+)
+def test_templates_of_templateflow_are_found_by_their_names(tmp_path, spec, stem):
+    t1w = write_image(tmp_path / f'{stem}_T1w.nii.gz')
+    mask = write_image(tmp_path / f'{stem}_desc-brain_mask.nii.gz')
+    wm = write_image(tmp_path / f'{stem}_label-WM_probseg.nii.gz')
+    template = get_template(spec, cache_dir=tmp_path, home=tmp_path)
+    assert (template.t1w, template.mask, template.gm, template.wm) == (t1w, mask, None, wm)
+    assert template.space == 'Toy'
+    assert template.uri == f'https://templateflow.s3.amazonaws.com/{stem}_T1w.nii.gz'
+    wanted = SpaceSpec.from_string(spec)
+    assert (template.cohort, template.resolution) == (wanted.cohort, wanted.resolution)
+
+
+def test_without_a_mask_only_an_extracted_brain_will_do(tmp_path):
+    write_image(tmp_path / 'tpl-Toy' / 'tpl-Toy_res-1_T1w.nii.gz')
+    with pytest.raises(InputError, match='no T1w image with a brain mask'):
+        get_template('Toy', cache_dir=tmp_path, home=tmp_path)
+    brain = write_image(tmp_path / 'tpl-Toy' / 'tpl-Toy_res-1_desc-brain_T1w.nii.gz')
+    template = get_template('Toy', cache_dir=tmp_path, home=tmp_path)
+    assert (template.t1w, template.mask) == (brain, None)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'words'),
+    [
+        ('Other', 'Other: no such template in'),
+        ('Toy', 'nothing is downloaded; fetch it'),
+        ('Toy:res-2', 'brain mask at res-2 is in'),
+        ('Toy:cohort-1', 'Toy: no such template'),
+    ],
+)
+def test_stubs_of_templateflow_are_not_taken_for_images(tmp_path, spec, words):
+    folder = tmp_path / 'tpl-Toy'
+    folder.mkdir()
+    for name in ('T1w', 'desc-brain_mask'):
+        (folder / f'tpl-Toy_res-1_{name}.nii.gz').touch()
+    with pytest.raises(InputError, match=r'^[^\n]+\.$') as caught:
+        get_template(spec, cache_dir=tmp_path, home=tmp_path)
+    assert words in str(caught.value)
+
+
+def test_the_home_of_templateflow_is_that_of_templateflow(monkeypatch, tmp_path):
+    monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path))
+    assert templateflow_home() == tmp_path
+    monkeypatch.delenv('TEMPLATEFLOW_HOME')
+    assert templateflow_home().name == 'templateflow'
+
+
+@pytest.mark.parametrize(
+    ('name', 'space', 'mask'),
+    [
+        ('tpl-Lab_res-1_T1w.nii.gz', 'Lab', 'tpl-Lab_res-1_desc-brain_mask.nii.gz'),
+        ('tpl-Lab.nii', 'Lab', None),
+        ('average.nii.gz', 'custom', None),
+        ('lab_T1w.nii', 'custom', 'lab_desc-brain_mask.nii.gz'),
+    ],
+)
+def test_an_image_of_ones_own_is_named_by_its_file(tmp_path, name, space, mask):
+    path = write_image(tmp_path / name)
+    if mask is not None:
+        write_image(tmp_path / mask)
+    template = get_custom_template(path)
+    assert (template.space, template.t1w) == (space, path)
+    assert template.mask == (None if mask is None else tmp_path / mask)
+    assert template.uri == path.as_uri()
+
+
+def test_an_image_of_ones_own_has_three_dimensions(tmp_path):
+    with pytest.raises(InputError, match='has 4 dimensions'):
+        get_custom_template(write_image(tmp_path / 'four.nii', (3, 3, 3, 2)))
+    with pytest.raises(InputError, match='no such file'):
+        get_custom_template(tmp_path / 'absent.nii')
+    (tmp_path / 'text.nii').write_text('no image')
+    with pytest.raises(InputError, match='not a readable NIfTI image'):
+        get_custom_template(tmp_path / 'text.nii')

@@ -1,0 +1,109 @@
+"""The interfaces compose and apply transforms as the library does, in their own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+from spatial_cases import AFFINE, OBLIQUE, blob_on, make_grid, random_points, wave_on
+
+from deepreg_wf.interfaces import ApplyTransforms, ComposeTransforms
+from deepreg_wf.spatial import (
+    Transform,
+    load_image,
+    load_transform,
+    resample,
+    save_affine,
+    save_displacement,
+    save_image,
+    write_composite,
+)
+
+FIELD = make_grid(shape=(30, 32, 28), spacing=(3.0, 3.0, 3.0))
+NATIVE = make_grid('LIA', shape=(40, 36, 44), spacing=(1.6, 2.0, 1.3), oblique=OBLIQUE)
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> dict[str, Transform]:
+    """What ComposeTransforms makes of an affine and two fields that have nothing in common."""
+    save_affine(tmp_path / 'affine.txt', AFFINE)
+    save_displacement(tmp_path / 'warp.nii.gz', wave_on(FIELD), FIELD)
+    save_displacement(tmp_path / 'inverse.nii.gz', -0.5 * wave_on(FIELD), FIELD)
+    work = tmp_path / 'work'
+    work.mkdir()
+    outputs = (
+        ComposeTransforms(
+            affine=str(tmp_path / 'affine.txt'),
+            warp=str(tmp_path / 'warp.nii.gz'),
+            inverse_warp=str(tmp_path / 'inverse.nii.gz'),
+        )
+        .run(cwd=str(work))
+        .outputs.get()
+    )
+    assert {Path(path).parent for path in outputs.values()} == {work}
+    return {name: load_transform(path) for name, path in outputs.items()}
+
+
+def test_template_points_meet_the_warp_first(composed: dict[str, Transform]) -> None:
+    points = random_points(FIELD, margin=3)
+    warped = Transform(warp=wave_on(FIELD), grid=FIELD).map_points(points)
+    expected = Transform(affine=AFFINE).map_points(warped)
+    assert np.abs(composed['t1w2std'].map_points(points) - expected).max() < 1e-3
+
+
+def test_t1w_points_meet_the_inverse_affine_first(composed: dict[str, Transform]) -> None:
+    points = random_points(FIELD, margin=3)
+    aligned = Transform(affine=np.linalg.inv(AFFINE)).map_points(points)
+    expected = Transform(warp=-0.5 * wave_on(FIELD), grid=FIELD).map_points(aligned)
+    assert np.abs(composed['std2t1w'].map_points(points) - expected).max() < 1e-3
+
+
+def apply(tmp_path: Path, transform: Path, **options: object) -> Path:
+    """Path of the native image of `tmp_path`, resampled onto the grid of the field."""
+    save_image(tmp_path / 'reference.nii.gz', np.zeros(FIELD.shape), FIELD, 'uint8')
+    work = tmp_path / 'apply'
+    work.mkdir()
+    result = ApplyTransforms(
+        in_file=str(tmp_path / 'native.nii.gz'),
+        reference_image=str(tmp_path / 'reference.nii.gz'),
+        transform=str(transform),
+        **options,
+    ).run(cwd=str(work))
+    out_file = Path(result.outputs.out_file)
+    assert out_file.parent == work
+    return out_file
+
+
+@pytest.mark.parametrize('interpolation', ['linear', 'cubic'])
+def test_an_image_is_resampled_through_a_composite(interpolation: str, tmp_path: Path) -> None:
+    save_image(tmp_path / 'native.nii.gz', blob_on(NATIVE), NATIVE)
+    content = {'affine': AFFINE, 'warp': wave_on(FIELD), 'grid': FIELD}
+    write_composite(tmp_path / 'x.h5', **content)
+    data, grid = load_image(apply(tmp_path, tmp_path / 'x.h5', interpolation=interpolation))
+    expected = resample(
+        blob_on(NATIVE), NATIVE, FIELD, Transform(**content), interpolation=interpolation
+    )
+    assert np.allclose(data, expected, atol=0.1)
+    assert np.allclose(grid.affine, FIELD.affine, atol=1e-5)
+
+
+def test_a_mask_stays_a_mask(tmp_path: Path) -> None:
+    mask = blob_on(NATIVE) > 300
+    save_image(tmp_path / 'native.nii.gz', mask, NATIVE, 'uint8')
+    save_affine(tmp_path / 'affine.txt', AFFINE)
+    out_file = apply(tmp_path, tmp_path / 'affine.txt', interpolation='nearest')
+    data, _ = load_image(out_file)
+    expected = resample(mask, NATIVE, FIELD, Transform(affine=AFFINE), interpolation='nearest')
+    assert nb.load(out_file).get_data_dtype() == np.uint8
+    assert np.mean(data != expected) < 1e-3
+    assert data.max() == 1
+
+
+def test_the_default_value_is_outside_the_image(tmp_path: Path) -> None:
+    save_image(tmp_path / 'native.nii.gz', np.ones(NATIVE.shape), NATIVE, 'int16')
+    save_affine(tmp_path / 'affine.txt', np.eye(4))
+    data, grid = load_image(apply(tmp_path, tmp_path / 'affine.txt', default_value=-3.0))
+    inside = NATIVE.inside(grid.points())
+    assert np.mean(data == np.where(inside, 1, -3)) > 0.999

@@ -1,0 +1,217 @@
+"""Graphs over a table of options; no image is read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nipype.interfaces.base import isdefined
+from nipype.pipeline.engine.utils import generate_expanded_graph
+from niworkflows.utils.testing import generate_bids_skeleton
+
+import deepreg_wf
+import deepreg_wf.interfaces
+import deepreg_wf.workflows
+from deepreg_wf.errors import InputError
+from deepreg_wf.templates import Template
+from deepreg_wf.workflows import init_deepreg_wf, single_subject_name
+
+SKELETON = {
+    '01': {'anat': [{'suffix': 'T1w'}, {'suffix': 'T2w'}]},
+    '02': [
+        {'session': 'pre', 'anat': [{'run': 1, 'suffix': 'T1w'}, {'run': 2, 'suffix': 'T1w'}]},
+        {'session': 'post', 'anat': [{'acq': 'mprage', 'suffix': 'T1w'}]},
+    ],
+}
+NAMES = [
+    'single_subject_01_wf',
+    'single_subject_02_ses_post_acq_mprage_wf',
+    'single_subject_02_ses_pre_run_1_wf',
+    'single_subject_02_ses_pre_run_2_wf',
+]
+
+
+@pytest.fixture
+def bids_dir(tmp_path):
+    root = tmp_path / 'raw'
+    generate_bids_skeleton(root, SKELETON)
+    return root
+
+
+@pytest.fixture
+def build(tmp_path, bids_dir):
+    """Build the graph of the skeleton with some options."""
+    template = tmp_path / 'tpl.nii.gz'
+    template.touch()
+
+    def factory(space='MNI152NLin2009aSym', mask=None, **options):
+        subjects = {
+            label: sorted(bids_dir.glob(f'sub-{label}/**/*_T1w.nii.gz')) for label in SKELETON
+        }
+        settings = {
+            'subjects': subjects,
+            'bids_dir': bids_dir,
+            'output_dir': tmp_path / 'out',
+            'template': Template(space=space, t1w=template, mask=mask, uri=template.as_uri()),
+            'run_id': 'run1',
+        }
+        return init_deepreg_wf(**settings | options)
+
+    return factory
+
+
+def leaves(workflow):
+    return {name: workflow.get_node(name) for name in workflow.list_node_names()}
+
+
+def of_class(workflow, name):
+    return [node for node in leaves(workflow).values() if type(node.interface).__name__ == name]
+
+
+def expand(workflow):
+    flat = workflow._create_flat_graph()
+    return generate_expanded_graph(flat)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'skull_strip': 'force', 'skull_strip_method': 'deepbet'},
+        {'skull_strip': 'skip'},
+        {'direction': 'subject-to-template'},
+        {'registration_resolution': 4.0, 'sloppy': True},
+        {'omp_nthreads': 8, 'device': 'cuda:0'},
+        {'random_seed': 7},
+        {'space': 'custom'},
+    ],
+    ids=str,
+)
+def test_every_node_has_all_it_must_have(build, options):
+    graph = expand(build(**options))
+    for node in graph.nodes:
+        fed = {
+            port for _, _, data in graph.in_edges(node, data=True) for _, port in data['connect']
+        }
+        for name, trait in node.inputs.traits(mandatory=True).items():
+            assert name in fed or isdefined(getattr(node.inputs, name)), (node.fullname, trait)
+
+
+def test_every_image_has_a_workflow_that_carries_its_entities(build, bids_dir):
+    workflow = build()
+    found = {name.split('.')[0] for name in workflow.list_node_names() if '.' in name}
+    assert sorted(found) == NAMES
+    assert sorted(map(single_subject_name, bids_dir.glob('sub-*/**/*_T1w.nii.gz'))) == NAMES
+
+
+def test_the_template_is_prepared_once(build, tmp_path):
+    mask = tmp_path / 'mask.nii.gz'
+    mask.touch()
+    nodes = of_class(build(mask=mask, registration_resolution=3.0), 'PrepareTemplate')
+    assert [node.fullname for node in nodes] == ['deepreg_wf.prepare_template']
+    assert nodes[0].inputs.in_mask == str(mask)
+    assert nodes[0].inputs.resolution == 3.0
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'interface', 'trait', 'expected'),
+    [
+        ('skull_strip', 'force', 'SkullStrip', 'mode', 'force'),
+        ('skull_strip_method', 'deepbet', 'SkullStrip', 'method', 'deepbet'),
+        ('device', 'cuda:1', 'SkullStrip', 'device', 'cuda:1'),
+        ('device', 'cuda:1', 'RefineMomentum', 'device', 'cuda:1'),
+        ('device', 'cuda:1', 'GeodesicShooting', 'device', 'cuda:1'),
+        ('direction', 'subject-to-template', 'GeodesicShooting', 'direction', None),
+        ('random_seed', 7, 'AffineAlign', 'seed', 7),
+        ('omp_nthreads', 3, 'AffineAlign', 'num_threads', 3),
+        ('omp_nthreads', 3, 'SkullStrip', 'num_threads', 3),
+        ('omp_nthreads', 3, 'RefineMomentum', 'num_threads', 3),
+        ('sloppy', True, 'AffineAlign', 'sloppy', True),
+        ('sloppy', True, 'BiasCorrect', 'sloppy', True),
+    ],
+)
+def test_options_reach_their_nodes(build, option, value, interface, trait, expected):
+    nodes = of_class(build(**{option: value}), interface)
+    assert len(nodes) == len(NAMES)
+    expected = value if expected is None else expected
+    assert {getattr(node.inputs, trait) for node in nodes} == {expected}
+
+
+def test_heavy_nodes_ask_for_the_threads_that_they_use(build):
+    for node in leaves(build(omp_nthreads=3)).values():
+        threads = getattr(node.inputs, 'num_threads', None)
+        if threads is not None and isdefined(threads):
+            assert node.n_procs == threads, node.fullname
+        assert 0 < node.mem_gb <= 8
+
+
+def test_crash_files_go_to_the_log_of_the_subject(build, tmp_path):
+    nodes = leaves(build())
+    assert nodes.pop('prepare_template').config is None
+    for name, node in nodes.items():
+        subject = '01' if name.startswith('single_subject_01') else '02'
+        folder = tmp_path / 'out' / f'sub-{subject}' / 'log' / 'run1'
+        assert node.config == {'execution': {'crashdump_dir': str(folder)}}
+
+
+def test_the_next_run_recomputes_nothing(build):
+    first, second = (leaves(build(run_id=run_id)) for run_id in ('run1', 'run2'))
+    for name, node in first.items():
+        assert node.inputs.get_hashval() == second[name].inputs.get_hashval(), name
+
+
+def test_two_images_with_one_name_are_refused(build, bids_dir):
+    anat = bids_dir / 'sub-01' / 'anat'
+    images = [anat / 'sub-01_T1w.nii.gz', anat / 'sub-01_T1w.nii']
+    with pytest.raises(InputError, match='rename or remove'):
+        build(subjects={'01': images})
+
+
+def test_the_methods_text_does_not_grow_with_the_dataset_and_cites_what_is_there(build, bids_dir):
+    everyone = build().visit_desc()
+    alone = build(subjects={'01': [bids_dir / 'sub-01/anat/sub-01_T1w.nii.gz']}).visit_desc()
+    assert everyone == alone
+    assert deepreg_wf.__version__ in everyone
+    bibliography = Path(deepreg_wf.__file__).parent / 'data' / 'boilerplate.bib'
+    known = set(re.findall(r'^@\w+\{(\w+),', bibliography.read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r'@(\w+)', everyone)) <= known
+
+
+@pytest.mark.parametrize('package', [deepreg_wf.interfaces, deepreg_wf.workflows])
+def test_every_public_name_is_there(package):
+    for name in package.__all__:
+        assert getattr(package, name).__doc__
+    with pytest.raises(AttributeError, match='no attribute'):
+        _ = package.nothing
+
+
+def test_importing_the_packages_is_cheap_and_a_graph_needs_no_heavy_library(bids_dir):
+    code = """
+import sys
+import deepreg_wf.interfaces, deepreg_wf.workflows
+assert 'nipype' not in sys.modules
+from deepreg_wf.workflows import init_deepreg_wf
+from pathlib import Path
+from deepreg_wf.templates import Template
+bids_dir = Path(sys.argv[1])
+init_deepreg_wf(
+    subjects={'01': [bids_dir / 'sub-01/anat/sub-01_T1w.nii.gz']},
+    bids_dir=bids_dir,
+    output_dir=bids_dir / 'derivatives',
+    template=Template(space='custom', t1w=bids_dir / 'dataset_description.json'),
+    run_id='run1',
+)
+heavy = {'torch', 'ants', 'matplotlib.pyplot', 'templateflow', 'niworkflows.interfaces.bids'}
+print(*sorted(heavy & set(sys.modules)))
+"""
+    call = subprocess.run(
+        [sys.executable, '-c', code, bids_dir],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert call.returncode == 0, call.stderr
+    assert call.stdout.strip() == ''
