@@ -83,6 +83,12 @@ def test_lncc_ignores_brightness_and_contrast(brain, known) -> None:
     torch.testing.assert_close(mismatch(0.3 * moving + 0.2), expected, rtol=1e-4, atol=0)
 
 
+def test_lncc_has_no_quarrel_with_empty_ground(brain) -> None:
+    empty = torch.zeros_like(brain)
+    everything = LNCC().against(brain, SPACING, None)(empty)
+    assert LNCC().against(empty, SPACING, None)(empty) < 1e-5 * everything
+
+
 def test_lncc_of_an_image_with_itself_is_near_zero(brain) -> None:
     mismatch = LNCC(floor=1e-6).against(brain, SPACING, (brain > 0).float())
     unrelated = torch.rand(brain.shape, generator=torch.Generator().manual_seed(0))

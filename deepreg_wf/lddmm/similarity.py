@@ -82,7 +82,8 @@ class LNCC:
             warped_mean = mean(warped)
             variance = (mean(warped * warped) - warped_mean**2).clamp_min(0) + self.floor
             covariance = mean(warped * fixed) - warped_mean * fixed_mean
-            correlation = covariance**2 / (variance * fixed_variance)
+            # The floor in both, so that windows that are flat in both images count as alike.
+            correlation = (covariance**2 + self.floor**2) / (variance * fixed_variance)
             return scale * ((1 - correlation) * share).sum()
 
         return energy

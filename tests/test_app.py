@@ -1,0 +1,106 @@
+"""The whole app through the real command line, on a tiny dataset with one bad image."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from deepreg_wf.spatial import load_image, load_transform, resample
+
+pytestmark = pytest.mark.slow
+
+STEM = 'sub-01/anat/sub-01'
+SPACE = 'space-MNI152NLin2009aSym'
+
+
+@pytest.fixture(scope='module')
+def run(make_brain, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Two participants, an oblique brain and a truncated file, and what the app made of them."""
+    folder = tmp_path_factory.mktemp('app')
+    bids = folder / 'bids'
+    for label in ('01', '02'):
+        (bids / f'sub-{label}' / 'anat').mkdir(parents=True)
+    description = {'Name': 'tiny', 'BIDSVersion': '1.10.0'}
+    (bids / 'dataset_description.json').write_text(json.dumps(description))
+    from nilearn.datasets import load_mni152_template
+
+    template = load_mni152_template(resolution=3)
+    tilt = nb.eulerangles.euler2mat(z=0.1)
+    affine = np.eye(4)
+    affine[:3, :3] = tilt @ template.affine[:3, :3]
+    affine[:3, 3] = tilt @ template.affine[:3, 3] + [5, -8, 3]
+    brain = nb.Nifti1Image(1000 * template.get_fdata(dtype=np.float32), affine)
+    brain.to_filename(bids / 'sub-01/anat/sub-01_T1w.nii.gz')
+    whole = (bids / 'sub-01/anat/sub-01_T1w.nii.gz').read_bytes()
+    (bids / 'sub-02/anat/sub-02_T1w.nii.gz').write_bytes(whole[: len(whole) // 2])
+    options = ['-w', folder / 'work', '--registration-resolution', 4, '--nprocs', 1]
+    words = [sys.executable, '-m', 'deepreg_wf', bids, folder / 'out', 'participant', *options]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    return folder / 'out', done
+
+
+def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
+    out, done = run
+    assert done.returncode == 1, done.stderr
+    with (out / 'failed.tsv').open() as table:
+        rows = list(csv.DictReader(table, delimiter='\t'))
+    assert len(rows) == 1
+    sentences = [line for line in (done.stdout + done.stderr).splitlines() if 'truncated' in line]
+    assert sentences
+    assert all('sub-02_T1w.nii.gz' in line for line in sentences)
+    assert 'Traceback' not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'desc-preproc_T1w.nii.gz',
+        'desc-brain_mask.nii.gz',
+        'from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5',
+        'from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.h5',
+        f'{SPACE}_desc-preproc_T1w.nii.gz',
+        f'{SPACE}_desc-brain_mask.nii.gz',
+        f'{SPACE}_desc-logjacobian_T1w.nii.gz',
+        f'{SPACE}_desc-momentum_T1w.nii.gz',
+        f'{SPACE}_desc-registration_qc.json',
+    ],
+)
+def test_each_derivative_is_there(run, name) -> None:
+    assert (run[0] / f'{STEM}_{name}').stat().st_size > 0
+    assert not (run[0] / name.replace(STEM, 'sub-02/anat/sub-02')).exists()
+
+
+def test_the_transform_makes_the_image_that_was_written(run) -> None:
+    out, _ = run
+    native, grid = load_image(out / f'{STEM}_desc-preproc_T1w.nii.gz')
+    written, target = load_image(out / f'{STEM}_{SPACE}_desc-preproc_T1w.nii.gz')
+    transform = load_transform(out / f'{STEM}_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5')
+    again = resample(native, grid, target, transform)
+    assert np.abs(again - written).max() < 1e-3 * written.max()
+
+
+def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
+    """The subject is the template, tilted and shifted: the whole transform undoes just that."""
+    out, _ = run
+    transform = load_transform(out / f'{STEM}_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5')
+    tilt = nb.eulerangles.euler2mat(z=0.1)
+    x, y, z = np.meshgrid([-50, 0, 50], [-70, -20, 30], [0, 30, 55])
+    points = np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(float)
+    error = np.linalg.norm(transform.map_points(points) - (points @ tilt.T + [5, -8, 3]), axis=1)
+    assert error.mean() < 1.0  # a third of a voxel of the image
+    qc = json.loads((out / f'{STEM}_{SPACE}_desc-registration_qc.json').read_text())
+    assert qc['nonpositive_jacobian_fraction'] == 0
+    assert qc['correlation_final'] > 0.95
+
+
+def test_there_is_a_page_for_both(run) -> None:
+    good, bad = ((run[0] / f'sub-{label}.html').read_text() for label in ('01', '02'))
+    assert 'desc-registration_T1w.svg' in good
+    assert 'truncated' in bad

@@ -1,0 +1,353 @@
+"""The brain in an image: recognised or extracted, cleaned, and evened out."""
+
+from __future__ import annotations
+
+import os
+
+import nibabel as nb
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from scipy import ndimage
+
+from deepreg_wf._itk import call_isolated
+from deepreg_wf.brain import (
+    METHODS,
+    Method,
+    clean,
+    correct_bias,
+    examine,
+    extract_brain,
+    read_mask,
+    volume_ml,
+)
+from deepreg_wf.brain.mask import bounding_box, fill_holes
+from deepreg_wf.errors import InputError
+from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip
+from deepreg_wf.spatial import VoxelGrid, load_image, save_image
+from deepreg_wf.templates import BUNDLED, get_template
+
+
+def arrays(image):
+    return image.get_fdata(dtype=np.float32), VoxelGrid.from_image(image)
+
+
+@pytest.fixture(scope='session')
+def template(tmp_path_factory):
+    """The bundled MNI152: an extracted brain at 1 mm."""
+    return load_image(get_template(BUNDLED, cache_dir=tmp_path_factory.mktemp('cache')).t1w)
+
+
+@pytest.fixture
+def brain(make_brain):
+    return arrays(make_brain())
+
+
+@pytest.fixture
+def head(make_brain):
+    """A brain of 3 mm voxels in dark bone and bright scalp, in air that is exactly zero."""
+    data, grid = arrays(make_brain(shape=(60, 64, 60), spacing=(3.0, 3.0, 3.0)))
+    inside = data > 0
+    bone = ndimage.binary_dilation(inside, iterations=2)
+    scalp = ndimage.binary_dilation(bone, iterations=2)
+    return np.select([inside, bone, scalp], [data, 60, 850]).astype(np.float32), grid
+
+
+def alter(data, how):
+    """Do to a brain what scanners and other software do."""
+    rng = np.random.default_rng(0)
+    inside = data > 0
+    ramp = np.linspace(-1, 1, data.shape[2], dtype=np.float32)
+    return {
+        'as it is': lambda: data,
+        'noise': lambda: np.where(inside, data + 80 * rng.standard_normal(data.shape), 0),
+        'bias': lambda: data * np.exp(0.5 * ramp),
+        'negative background': lambda: np.where(inside, data, -1000),
+        'standardised': lambda: np.where(inside, (data - data[inside].mean()) / 200, 0),
+        'N4': lambda: data * np.exp(0.1 * ramp[::-1]),
+    }[how]().astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    'how', ['as it is', 'noise', 'bias', 'negative background', 'standardised', 'N4']
+)
+def test_an_extracted_brain_is_recognised_whatever_was_done_to_it(brain, template, how):
+    for data, grid in (brain, template):
+        data = data * (1000 / data.max())
+        evidence = examine(alter(data, how), grid)
+        assert evidence.extracted, evidence
+
+
+@pytest.mark.parametrize('orientation', ['LPI', 'PSR', 'SAL'])
+def test_an_extracted_brain_is_recognised_in_any_orientation_and_on_an_oblique_grid(
+    make_brain, orientation
+):
+    image = make_brain()
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(orientation))
+    turned = image.as_reoriented(turn)
+    oblique = np.eye(4)
+    oblique[1:3, 1:3] = [[0.94, -0.342], [0.342, 0.94]]
+    for affine in (turned.affine, oblique @ turned.affine):
+        data = turned.get_fdata(dtype=np.float32)
+        assert examine(data, VoxelGrid(data.shape, affine)).extracted
+
+
+def test_a_brain_that_fills_its_field_of_view_is_recognised(template):
+    data, grid = template
+    box = bounding_box(data > 0)
+    corner = grid.to_mm([part.start for part in box])
+    affine = grid.affine.copy()
+    affine[:3, 3] = corner
+    assert examine(data[box], VoxelGrid(data[box].shape, affine)).extracted
+
+
+@pytest.mark.parametrize('size', [1.0, 0.75])
+def test_a_head_is_no_brain_even_if_it_is_as_small_as_one(head, size):
+    data, grid = head
+    affine = grid.affine @ np.diag([size, size, size, 1])
+    evidence = examine(data, VoxelGrid(grid.shape, affine))
+    assert 'it has a dark layer under a bright one' in evidence.objections
+
+
+def test_air_with_noise_is_no_brain(head):
+    data, grid = head
+    noise = np.abs(np.random.default_rng(0).standard_normal(data.shape)).astype(np.float32)
+    assert 'no constant background' in examine(data + noise, grid).objections
+    margin = np.zeros(grid.shape, dtype=bool)
+    margin[3:-3, 3:-3, 3:-3] = True
+    evidence = examine(np.where(margin, data + noise, 0).astype(np.float32), grid)
+    assert 'there is air around it' in evidence.objections
+
+
+def test_half_a_head_is_no_brain(head):
+    data, grid = head
+    data = data.copy()
+    data[:, :, : grid.shape[2] // 2] = 0
+    assert 'it is cut off flat' in examine(data, grid).objections
+
+
+@pytest.mark.parametrize('name', ['ds002748/sub-01', 'ds002748/sub-16', 'malf-val/sub-1012'])
+def test_real_extracted_brains_are_recognised(shared_data, name):
+    assert examine(*load_image(real_image(shared_data, name))).extracted
+
+
+@pytest.mark.parametrize(
+    'name', ['heads/sub-aomic0001', 'heads/sub-S1', 'heads/sub-colin27', 'ixi2mm/sub-IXI255']
+)
+def test_real_heads_are_not(shared_data, name):
+    evidence = examine(*load_image(real_image(shared_data, name)))
+    assert len(evidence.objections) >= 2
+
+
+@pytest.mark.slow
+def test_every_real_image_is_told_apart(shared_data):
+    for dataset, extracted in (
+        ('ds002748', True),
+        ('malf-val', True),
+        ('heads', False),
+        ('ixi2mm', False),
+    ):
+        images = sorted(shared_data.glob(f'{dataset}/sub-*/anat/*_T1w.nii.gz'))
+        assert images
+        for image in images:
+            assert examine(*load_image(image)).extracted == extracted, image
+
+
+def real_image(shared_data, name):
+    dataset, subject = name.split('/')
+    return shared_data / dataset / subject / 'anat' / f'{subject}_T1w.nii.gz'
+
+
+def test_cleaning_keeps_the_largest_piece_and_fills_it():
+    mask = np.zeros((20, 20, 20), dtype=bool)
+    mask[2:12, 2:12, 2:12] = True
+    whole = mask.copy()
+    mask[5:8, 5:8, 5:8] = False
+    mask[15:18, 15:18, 15:18] = True
+    cleaned = clean(mask)
+    np.testing.assert_array_equal(cleaned, whole)
+    np.testing.assert_array_equal(clean(cleaned), cleaned)
+
+
+def test_cleaning_does_not_wear_a_mask_away_at_the_border():
+    mask = np.ones((9, 10, 11), dtype=bool)
+    assert clean(mask).all()
+    assert not clean(~mask).any()
+
+
+def test_a_hole_that_opens_to_the_border_is_no_hole():
+    mask = np.ones((7, 7, 7), dtype=bool)
+    mask[3, 3, 3:] = False
+    np.testing.assert_array_equal(fill_holes(mask), mask)
+    mask[3, 3, 6] = True
+    assert fill_holes(mask).all()
+
+
+def test_a_brain_that_is_extracted_is_kept(brain):
+    data, grid = brain
+    found = extract_brain(data, grid)
+    assert found.method == 'already-extracted'
+    assert found.mask[data > 0].all()
+    assert volume_ml(found.mask, grid) < 1.05 * volume_ml(data > 0, grid)
+
+
+@pytest.fixture
+def own_method(monkeypatch):
+    """A lab's own method, which takes what is far from the air."""
+
+    def extract(data, grid, *, num_threads, device):
+        return ndimage.binary_erosion(data > 0, iterations=4)
+
+    monkeypatch.setitem(METHODS, 'erosion', Method(extract=extract, citation='*erosion*'))
+    return 'erosion'
+
+
+def test_one_entry_adds_a_method(head, own_method):
+    data, grid = head
+    found = extract_brain(data, grid, method=own_method)
+    assert found.method == own_method
+    assert 'dark layer under a bright one' in found.remark
+    assert not found.mask[data == 60].any()
+
+
+def test_stripping_is_forced_or_skipped_on_demand(head, own_method):
+    data, grid = head
+    forced = extract_brain(data, grid, mode='force', method=own_method)
+    skipped = extract_brain(data, grid, mode='skip', method=own_method)
+    assert (forced.method, skipped.method) == (own_method, 'none')
+    assert forced.mask.sum() < skipped.mask.sum()
+
+
+@pytest.mark.parametrize('size', [0.5, 2.0])
+def test_a_mask_that_is_no_brain_is_refused_with_its_volume(head, own_method, size):
+    data, grid = head
+    small = VoxelGrid(grid.shape, grid.affine @ np.diag([size, size, size, 1]))
+    with pytest.raises(InputError, match=r'mask has \d+ mL, outside the 600 to 2200 mL'):
+        extract_brain(data, small, method=own_method)
+
+
+@pytest.mark.parametrize('wrong', [{'mode': 'maybe'}, {'method': 'magic'}])
+def test_an_unknown_mode_or_method_is_refused(brain, wrong):
+    with pytest.raises(ValueError, match='must be'):
+        extract_brain(*brain, **wrong)
+
+
+def test_deepbet_finds_the_brain_in_a_head_however_it_is_stored(shared_data, tmp_path):
+    path = real_image(shared_data, 'ixi2mm/sub-IXI132')
+    labels = next((shared_data / 'ixi2mm/derivatives/dlmuse/sub-IXI132').rglob('*.nii.gz'))
+    image = nb.load(path)
+    found = extract_brain(*load_image(path), mode='force')
+    truth = fill_holes(ndimage.binary_closing(np.asanyarray(nb.load(labels).dataobj) > 0))
+    assert found.method == 'deepbet'
+    assert 2 * (found.mask & truth).sum() / (found.mask.sum() + truth.sum()) > 0.97
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt('LIP'))
+    turned = image.as_reoriented(turn)
+    again = extract_brain(*arrays(turned), mode='force').mask
+    back = ornt_transform(io_orientation(turned.affine), io_orientation(image.affine))
+    np.testing.assert_array_equal(nb.apply_orientation(again, back), found.mask)
+
+
+def test_deepbet_says_that_there_is_no_brain(tmp_path):
+    shape = (64, 64, 64)
+    noise = np.random.default_rng(0).random(shape).astype(np.float32)
+    save_image(tmp_path / 'sub-01_T1w.nii.gz', noise, VoxelGrid(shape, np.diag([3, 3, 3, 1])))
+    strip = SkullStrip(in_file=str(tmp_path / 'sub-01_T1w.nii.gz'))
+    with pytest.raises(
+        InputError, match=r'sub-01_T1w\.nii\.gz: (deepbet finds no|the brain mask)'
+    ):
+        strip.run(cwd=tmp_path)
+
+
+def smooth_bias(grid, size):
+    """Factor that varies over the whole field of view."""
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in grid.shape], indexing='ij')
+    return np.exp(size * (x - 0.7 * y**2 + 0.5 * y * z)).astype(np.float32)
+
+
+def test_a_known_bias_is_found(template):
+    data, grid = template
+    data, grid = data[::2, ::2, ::2], VoxelGrid((99, 117, 95), grid.affine @ np.diag([2, 2, 2, 1]))
+    mask = clean(data > 0)
+    bias = smooth_bias(grid, 0.6)
+    corrected = correct_bias(data * bias, mask, grid)
+    inside = ndimage.binary_erosion(mask, iterations=2) & (data > 0)
+    left = np.log(corrected[inside] / data[inside])
+    # What N4 takes for bias in the template itself, 5 %, stays.
+    assert left.std() < 0.3 * np.log(bias[inside]).std()
+
+
+def test_the_result_of_n4_is_not_negative_and_does_not_depend_on_the_grid(make_brain):
+    image = make_brain(spacing=(4.0, 4.0, 3.0), shape=(40, 48, 50))
+    data, grid = arrays(image)
+    data = np.where(data > 0, data - 300, -500).astype(np.float32)
+    mask = clean(data > -500)
+    corrected = correct_bias(data, mask, grid, sloppy=True)
+    assert corrected.min() >= 0
+    assert corrected.shape == grid.shape
+    turned = np.ascontiguousarray(data[::-1].transpose(2, 0, 1))
+    flip = np.array([[0, -1, 0, 39], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    again = correct_bias(
+        turned,
+        np.ascontiguousarray(mask[::-1].transpose(2, 0, 1)),
+        VoxelGrid(turned.shape, grid.affine @ flip),
+        sloppy=True,
+    )
+    back = again.transpose(1, 2, 0)[::-1]
+    np.testing.assert_allclose(back, corrected, rtol=1e-3, atol=0.1)
+
+
+def test_bias_is_corrected_on_a_sheared_grid_too(make_brain, tmp_path):
+    data, grid = arrays(make_brain())
+    shear = np.eye(4)
+    shear[0, 2] = 0.15
+    sheared = VoxelGrid(grid.shape, shear @ grid.affine)
+    save_image(tmp_path / 'T1w.nii.gz', data, sheared)
+    save_image(tmp_path / 'mask.nii.gz', data > 0, sheared, np.uint8)
+    correct = BiasCorrect(
+        in_file=str(tmp_path / 'T1w.nii.gz'), in_mask=str(tmp_path / 'mask.nii.gz'), sloppy=True
+    )
+    (tmp_path / 'node').mkdir()
+    outputs = correct.run(cwd=tmp_path / 'node').outputs
+    corrected, written = load_image(outputs.out_file)
+    np.testing.assert_allclose(written.affine, sheared.affine, atol=1e-5)
+    assert (corrected[data > 0] > 0).all()
+    only_brain, _ = load_image(outputs.out_brain)
+    np.testing.assert_array_equal(only_brain, np.where(data > 0, corrected, 0))
+
+
+def test_stripping_writes_the_brain_on_its_own_grid(make_brain, tmp_path):
+    data, grid = arrays(make_brain())
+    save_image(tmp_path / 'T1w.nii.gz', data, grid)
+    (tmp_path / 'node').mkdir()
+    outputs = SkullStrip(in_file=str(tmp_path / 'T1w.nii.gz')).run(cwd=tmp_path / 'node').outputs
+    assert outputs.method == 'already-extracted'
+    assert nb.load(outputs.out_mask).get_data_dtype() == np.uint8
+    mask = read_mask(outputs.out_mask, grid)
+    only_brain, own_grid = load_image(outputs.out_file)
+    np.testing.assert_array_equal(own_grid.affine, grid.affine)
+    np.testing.assert_array_equal(only_brain, np.where(mask, data, 0))
+
+
+@pytest.mark.parametrize('fault', ['elsewhere', 'empty'])
+def test_a_mask_that_does_not_fit_is_refused(make_brain, tmp_path, fault):
+    data, grid = arrays(make_brain())
+    moved = grid.affine.copy()
+    moved[0, 3] += 1 if fault == 'elsewhere' else 0
+    mask = data > (0 if fault == 'elsewhere' else 1e6)
+    save_image(tmp_path / 'mask.nii.gz', mask, VoxelGrid(grid.shape, moved), np.uint8)
+    with pytest.raises(InputError, match=r'mask\.nii\.gz: the mask is '):
+        read_mask(tmp_path / 'mask.nii.gz', grid)
+
+
+def test_itk_gets_the_threads_it_is_given():
+    name = 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'
+    assert call_isolated(os.getenv, name, threads=3) == '3'
+
+
+@pytest.mark.parametrize(
+    ('function', 'arguments', 'words'),
+    [(int, ['x'], 'invalid literal'), (os.abort, [], 'ended with status')],
+)
+def test_a_failure_in_the_other_process_is_an_exception(function, arguments, words):
+    with pytest.raises(RuntimeError, match=words):
+        call_isolated(function, *arguments)
