@@ -15,7 +15,6 @@ from deepreg_wf.affine.start import centred_start, even_rotations, search_starts
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.affine import AffineAlign
 from deepreg_wf.spatial import VoxelGrid, load_affine, load_image, resample, save_image
-from deepreg_wf.spatial.transform import Transform
 from deepreg_wf.templates import BUNDLED, get_template
 
 
@@ -161,7 +160,7 @@ def test_similarity_is_one_for_the_same_brain_and_less_for_a_moved_one(small):
         (affine_of(scale=(0.6, 0.6, 0.6)), 0.9, 'volumes differ'),
         (affine_of(scale=(-1, 1, 1)), 0.9, 'volumes differ'),
         (affine_of(scale=(1.9, 1, 1)), 0.9, 'sizes differ'),
-        (affine_of(scale=(1.4, 1, 0.8)), 0.9, 'stretches by 1.8'),
+        (affine_of(scale=(1.4, 1, 0.8)), 0.9, 'stretches by 1.7'),
         (affine_of(shear=0.8), 0.9, 'stretches'),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_mask_takes_the_skull_away(make_brain, tmp_path):
     outputs = prepare(tmp_path, in_file=inputs['t1w'], in_mask=inputs['mask'], resolution=4.0)
     brain, grid = load_image(outputs.t1w_brain)
     assert volume_ml(brain > 0, grid) == pytest.approx(
-        volume_ml(inside, VoxelGrid.from_image(image)), rel=0.02
+        volume_ml(inside, VoxelGrid.from_image(image)), rel=0.05
     )
 
 
@@ -111,7 +111,7 @@ def test_a_finer_grid_needs_no_smoothing():
     grid = VoxelGrid((8, 8, 8), np.diag([2, 2, 2, 1]))
     data = np.random.default_rng(0).random(grid.shape)
     np.testing.assert_allclose(low_pass(data, grid, 1.0), data)
-    assert low_pass(data, grid, 6.0).std() < 0.3 * data.std()
+    assert low_pass(data, grid, 6.0).std() < 0.5 * data.std()
 
 
 def test_an_upright_grid_leaves_the_margin_around_an_oblique_brain(make_brain):
