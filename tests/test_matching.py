@@ -115,7 +115,8 @@ def test_start_is_where_it_goes_on(brain, metric, known) -> None:
     second = match(
         brain, target, metric, similarity=SSD(), schedule=Schedule((2,)), start=first.momentum
     )
-    assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-5)
+    # But for the momentum beyond the border of the image, which is cut off.
+    assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-3)
 
 
 def test_odd_shapes_have_levels_too(brain, metric, known) -> None:

@@ -6,13 +6,15 @@ from . import diagnostics, fields
 from .images import normalise
 from .matching import DEFAULT_METRIC, DEFAULT_SIMILARITY, Match, Schedule, match
 from .metric import Metric
-from .shooting import Geodesic, shoot, shoot_inverse, steps_needed
+from .original import ORIGINAL_METRIC, shoot_original
+from .shooting import Geodesic, shoot, shoot_inverse
 from .similarity import LNCC, SSD
 
 __all__ = [
     'DEFAULT_METRIC',
     'DEFAULT_SIMILARITY',
     'LNCC',
+    'ORIGINAL_METRIC',
     'SSD',
     'Geodesic',
     'Match',
@@ -24,5 +26,5 @@ __all__ = [
     'normalise',
     'shoot',
     'shoot_inverse',
-    'steps_needed',
+    'shoot_original',
 ]

@@ -1,4 +1,4 @@
-"""Vector fields and maps on a voxel grid: interpolation, composition, inversion, Jacobians.
+"""Vector fields and maps on a voxel grid: interpolation, composition, Jacobians.
 
 A map is kept as its displacement ``u`` from the identity, a tensor of shape (3, X, Y, Z) in
 voxels along the axes of the grid: the map takes voxel x to ``x + u(x)``. Outside the grid a
@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_AXES = (-3, -2, -1)
 
 
 def identity(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -69,7 +67,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 def gradient(field: Tensor) -> Tensor:
     """Differences of a field along the axes of the grid, per voxel.
 
-    Central inside, one-sided at the border.
+    Central inside, one-sided at the border. Not differentiable.
 
     Parameters
     ----------
@@ -79,37 +77,15 @@ def gradient(field: Tensor) -> Tensor:
     -------
     Tensor, shape (..., 3, X, Y, Z)
     """
-    result: Tensor = _Gradient.apply(field)  # type: ignore[no-untyped-call]
+    result = field.new_empty(*field.shape[:-3], 3, *field.shape[-3:])
+    for i, axis in enumerate((-3, -2, -1)):
+        n, out = field.shape[axis], result.select(-4, i)
+        high, low = field.narrow(axis, 2, n - 2), field.narrow(axis, 0, n - 2)
+        torch.sub(high, low, out=out.narrow(axis, 1, n - 2)).div_(2)
+        for end, before, after in ((0, 0, 1), (n - 1, n - 2, n - 1)):
+            step = field.select(axis, after) - field.select(axis, before)
+            out.select(axis, end).copy_(step)
     return result
-
-
-class _Gradient(torch.autograd.Function):
-    """Differences with a hand-written transpose: that of slices fills a volume for each."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, field: Tensor) -> Tensor:
-        result = field.new_empty(*field.shape[:-3], 3, *field.shape[-3:])
-        for i, axis in enumerate(_AXES):
-            n, out = field.shape[axis], result.select(-4, i)
-            high, low = field.narrow(axis, 2, n - 2), field.narrow(axis, 0, n - 2)
-            torch.sub(high, low, out=out.narrow(axis, 1, n - 2)).div_(2)
-            for end, before, after in ((0, 0, 1), (n - 1, n - 2, n - 1)):
-                step = field.select(axis, after) - field.select(axis, before)
-                out.select(axis, end).copy_(step)
-        return result
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        total = torch.zeros_like(grad.select(-4, 0))
-        for i, axis in enumerate(_AXES):
-            n, part = grad.shape[axis], grad.select(-4, i)
-            inner = part.narrow(axis, 1, n - 2)
-            total.narrow(axis, 2, n - 2).add_(inner, alpha=0.5)
-            total.narrow(axis, 0, n - 2).sub_(inner, alpha=0.5)
-            for end, before, after in ((0, 0, 1), (n - 1, n - 2, n - 1)):
-                total.select(axis, after).add_(part.select(axis, end))
-                total.select(axis, before).sub_(part.select(axis, end))
-        return total
 
 
 def jacobian(displacement: Tensor) -> Tensor:
@@ -142,100 +118,6 @@ def _cofactor(matrix: Tensor, i: int, j: int) -> Tensor:
     return torch.addcmul(matrix[r, p] * matrix[s, q], matrix[r, q], matrix[s, p], value=-1)
 
 
-def apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Product of matrices and vectors, (3, 3, X, Y, Z), (3, X, Y, Z) -> (3, X, Y, Z)."""
-    result: Tensor = _Apply.apply(matrix, vector)  # type: ignore[no-untyped-call]
-    return result
-
-
-def pull_covector(matrix: Tensor, covector: Tensor) -> Tensor:
-    """``|J| J^T a`` for the Jacobian J of a map and a covector density a pulled through it.
-
-    Parameters
-    ----------
-    matrix : Tensor, shape (3, 3, X, Y, Z)
-    covector : Tensor, shape (3, X, Y, Z)
-
-    Returns
-    -------
-    Tensor, shape (3, X, Y, Z)
-    """
-    result: Tensor = _PullCovector.apply(matrix, covector)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Apply(torch.autograd.Function):
-    """Matrix times vector, with no product of shape (3, 3, X, Y, Z) on the way."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, matrix: Tensor, vector: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(matrix, vector)
-        return _rows_times(matrix, vector)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        matrix, vector = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad.unsqueeze(1) * vector.unsqueeze(0), _rows_times(matrix.transpose(0, 1), grad)
-
-
-class _PullCovector(torch.autograd.Function):
-    """``m = |J| J^T a``: dm.g = g.J^T a cof(J).dJ + |J| (a g^T).dJ + |J| (J g).da."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, matrix: Tensor, covector: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(matrix, covector)
-        return _rows_times(matrix.transpose(0, 1), covector).mul_(determinant(matrix))
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        matrix, covector = ctx.saved_tensors  # type: ignore[attr-defined]
-        volume = determinant(matrix)
-        image = _rows_times(matrix, grad)
-        along = (image * covector).sum(dim=0)
-        scaled = grad * volume
-        of_matrix = torch.empty_like(matrix)
-        for i in range(3):
-            for j in range(3):
-                torch.mul(along, _cofactor(matrix, i, j), out=of_matrix[i, j])
-                of_matrix[i, j].addcmul_(covector[i], scaled[j])
-        return of_matrix, image.mul_(volume)
-
-
-def _rows_times(matrix: Tensor, vector: Tensor) -> Tensor:
-    result = torch.empty_like(vector)
-    for i in range(3):
-        torch.mul(matrix[i, 0], vector[0], out=result[i])
-        result[i].addcmul_(matrix[i, 1], vector[1]).addcmul_(matrix[i, 2], vector[2])
-    return result
-
-
 def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Determinant of the Jacobian of the map ``x + u(x)``, (3, X, Y, Z) -> (X, Y, Z)."""
     return determinant(jacobian(displacement))
-
-
-def invert(displacement: Tensor, *, guess: Tensor | None = None, iterations: int = 20) -> Tensor:
-    """Invert a map by the fixed-point iteration ``w <- -u(x + w)``.
-
-    Parameters
-    ----------
-    displacement : Tensor, shape (3, X, Y, Z)
-        u of the map to invert, in voxels.
-    guess : Tensor, shape (3, X, Y, Z), optional
-        Start of the iteration; zero displacement by default.
-    iterations : int
-        The error shrinks by the Lipschitz constant of u in each.
-
-    Returns
-    -------
-    Tensor, shape (3, X, Y, Z)
-        Displacement of the inverse map, in voxels.
-    """
-    inverse = -displacement if guess is None else guess
-    for _ in range(iterations):
-        inverse = -interpolate(displacement, inverse)
-    return inverse

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import fields
+from .lattice import Lattice
 from .metric import Metric, Parameters
-from .shooting import shoot_inverse, steps_needed
+from .shooting import follow, steps_needed
 from .similarity import LNCC, SSD, Mismatch
 
-DEFAULT_METRIC = Parameters(alpha=0.5, beta=0.5, gamma=0.03, power=2)
+DEFAULT_METRIC = Parameters(alpha=0.5, beta=0.5, gamma=0.03, power=2, discrete=False)
 """Metric of our own momenta: a kernel of 4 mm decay length, smooth enough not to fold."""
 
 DEFAULT_SIMILARITY = LNCC(width=4.0, weight=0.3)
@@ -89,6 +90,7 @@ def match(
     similarity: SSD | LNCC,
     schedule: Schedule | None = None,
     mask: Tensor | None = None,
+    moving_mask: Tensor | None = None,
     start: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Match:
@@ -104,8 +106,9 @@ def match(
     metric : Metric
     similarity : SSD or LNCC
     schedule : Schedule, optional
-    mask : Tensor, shape (X, Y, Z), optional
-        Weight of each voxel of `fixed`, zero where it is not to be matched.
+    mask, moving_mask : Tensor, shape (X, Y, Z), optional
+        Weight of each voxel of `fixed` and of `moving`, zero where it is not to be matched: a
+        lesion, or tissue that the image lacks.
     start : Tensor, shape (3, X, Y, Z), optional
         Momentum to start from; the identity by default.
     progress : callable, optional
@@ -118,22 +121,26 @@ def match(
     coarsest = 2 ** (len(schedule.iterations) - 1)
     shape = moving.shape
     images = _pad(torch.stack([moving, fixed]), coarsest)
-    weight = None if mask is None else _pad(mask, coarsest)
-    momentum = torch.zeros(3, *images.shape[1:], dtype=metric.dtype, device=metric.device)
+    weights = [None if w is None else _pad(w, coarsest) for w in (moving_mask, mask)]
+    grid = metric.with_grid(images.shape[1:], metric.spacing)
+    momentum = torch.zeros(3, *grid.shape, dtype=metric.dtype, device=metric.device)
     if start is not None:
         momentum = _pad(start, coarsest)
-    momentum = _reduce(momentum, coarsest)
     energies, spacings = [], []
     for level, iterations in enumerate(schedule.iterations):
         factor = coarsest // 2**level
+        lattice = Lattice.around(grid, factor)
+        spacing = [h * factor for h in grid.spacing]
         source, target = _reduce(images, factor)
-        share = None if weight is None else _reduce(weight, factor)
-        grid = metric.with_grid(target.shape, [h * factor for h in metric.spacing])
-        problem = _Problem(source, grid, similarity.against(target, grid.spacing, share))
-        momentum = _enlarge(momentum, target.shape)
-        momentum, trace = _minimise(problem, momentum, iterations, schedule, progress)
+        source_weight, target_weight = (None if w is None else _reduce(w, factor) for w in weights)
+        mismatch = similarity.against(target, spacing, target_weight)
+        problem = _Problem(source, source_weight, lattice, mismatch)
+        found, trace = _minimise(
+            problem, lattice.restrict(momentum), iterations, schedule, progress
+        )
+        momentum = lattice.lift(found)
         energies.append(tuple(trace))
-        spacings.append(max(grid.spacing))
+        spacings.append(problem.spacing)
     momentum = momentum[:, : shape[0], : shape[1], : shape[2]].contiguous()
     return Match(momentum, tuple(energies), tuple(spacings))
 
@@ -143,21 +150,30 @@ class _Problem:
     """The energy of one level and its gradient."""
 
     moving: Tensor
-    metric: Metric
+    moving_weight: Tensor | None
+    lattice: Lattice
     mismatch: Mismatch
 
+    @property
+    def spacing(self) -> float:
+        """Largest voxel size of the level, in millimetres."""
+        return max(self.lattice.image.spacing) * self.lattice.factor
+
     def __call__(self, momentum: Tensor) -> tuple[float, Tensor]:
-        """Energy and its L2 gradient per voxel, shape (3, X, Y, Z); infinite where it folds."""
-        steps = steps_needed(momentum, self.metric)
+        """Energy and its L2 gradient on the lattice, (3, X, Y, Z); infinite where it folds."""
+        steps = steps_needed(momentum, self.lattice)
         if steps > MAX_STEPS:
             return math.inf, torch.zeros_like(momentum)
         variable = momentum.detach().requires_grad_()
         with torch.enable_grad():
-            inverse = shoot_inverse(variable, self.metric, steps=steps)
+            inverse = self.lattice.displacement(follow(variable, self.lattice, steps).inverse)
             if not is_diffeomorphic(inverse.detach()):
                 return math.inf, torch.zeros_like(momentum)
             warped = fields.interpolate(self.moving.unsqueeze(0), inverse)[0]
-            energy = self.metric.energy(variable) / 2 + self.mismatch(warped)
+            weight = None
+            if self.moving_weight is not None:
+                weight = fields.interpolate(self.moving_weight.unsqueeze(0), inverse)[0]
+            energy = self.lattice.metric.energy(variable) / 2 + self.mismatch(warped, weight)
             (gradient,) = torch.autograd.grad(energy, variable)
         return float(energy.detach()), gradient
 
@@ -208,11 +224,12 @@ def _minimise(
     schedule: Schedule,
     progress: Progress | None,
 ) -> tuple[Tensor, list[float]]:
-    memory = _Memory(problem.metric, schedule.history)
+    metric = problem.lattice.metric
+    memory = _Memory(metric, schedule.history)
     momentum, energy, gradient = _feasible(problem, momentum)
     trace = [energy]
     for iteration in range(iterations):
-        direction = _bounded(memory.direction(gradient), problem.metric)
+        direction = _bounded(memory.direction(gradient), metric)
         found = _line_search(problem, momentum, energy, gradient, direction)
         if found is None:
             break
@@ -221,7 +238,7 @@ def _minimise(
         momentum, gradient = momentum + step, new_gradient
         trace.append(energy)
         if progress is not None:
-            progress(max(problem.metric.spacing), iteration + 1, energy)
+            progress(problem.spacing, iteration + 1, energy)
         if _converged(trace, schedule):
             break
     return momentum, trace
@@ -281,12 +298,3 @@ def _reduce(image: Tensor, factor: int) -> Tensor:
     return F.avg_pool3d(batch, factor).reshape(
         *image.shape[:-3], *(n // factor for n in image.shape[-3:])
     )
-
-
-def _enlarge(momentum: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring a momentum to a finer grid of the same extent."""
-    if momentum.shape[1:] == tuple(shape):
-        return momentum
-    return F.interpolate(
-        momentum.unsqueeze(0), size=tuple(shape), mode='trilinear', align_corners=False
-    )[0]

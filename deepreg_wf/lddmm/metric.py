@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -17,6 +18,7 @@ class Parameters(TypedDict):
     beta: float
     gamma: float
     power: int
+    discrete: bool
 
 
 class Metric:
@@ -37,16 +39,19 @@ class Metric:
         identity. ``sqrt(alpha / gamma)`` is the decay length of the kernel in millimetres.
     power : int
         1 is the metric of Quicksilver; 2 makes the velocities continuously differentiable.
+    discrete : bool
+        Take the derivatives in L as differences between voxels, as the original implementation
+        does, and not as those of the band-limited field through the voxels. Only the latter
+        means the same at every spacing.
     dtype, device
         Of the tensors that the metric is applied to.
 
     Notes
     -----
-    The symbol of L is that of the discrete operator of the original implementation: second
-    differences for the Laplacian and the diagonal of ``grad div``, products of central
-    differences off the diagonal. Per frequency it is a diagonal matrix plus a matrix of rank
-    one, which the Sherman-Morrison formula inverts (Yang et al., NeuroImage 2017, section 2.1,
-    for the operator).
+    Per frequency L is a diagonal matrix plus a matrix of rank one, which the Sherman-Morrison
+    formula inverts (Yang et al., NeuroImage 2017, section 2.1, for the operator). Where discrete,
+    it has second differences for the Laplacian and the diagonal of ``grad div``, products of
+    central differences off the diagonal.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Metric:
         beta: float = 0.01,
         gamma: float = 0.001,
         power: int = 1,
+        discrete: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = 'cpu',
     ) -> None:
@@ -66,6 +72,7 @@ class Metric:
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         self.spacing = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
         self.alpha, self.beta, self.gamma, self.power = alpha, beta, gamma, power
+        self.discrete = discrete
         self.dtype, self.device = dtype, torch.device(device)
         # Kept complex: the product with a complex spectrum then runs without a strided view.
         self._kernel = self._kernel_symbol().to(device=device, dtype=dtype.to_complex())
@@ -78,7 +85,18 @@ class Metric:
     @property
     def parameters(self) -> Parameters:
         """What defines the metric, whatever the grid."""
-        return Parameters(alpha=self.alpha, beta=self.beta, gamma=self.gamma, power=self.power)
+        return Parameters(
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
+            power=self.power,
+            discrete=self.discrete,
+        )
+
+    @property
+    def decay_length(self) -> float:
+        """Distance in mm over which the kernel decays."""
+        return math.sqrt(self.alpha / self.gamma)
 
     def with_grid(self, shape: Sequence[int], spacing: Sequence[float]) -> Metric:
         """Return the same metric on another grid."""
@@ -114,15 +132,20 @@ class Metric:
         return (momentum * velocity).sum(dtype=torch.float64) * self.voxel_volume
 
     def _frequencies(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Second differences c (mm^-2) and central differences s (mm^-1) per axis, frequency."""
+        """Symbols of second (mm^-2) and first (mm^-1, over i) derivatives per axis, frequency."""
         second, first = [], []
         for axis, (n, h) in enumerate(zip(self.shape, self.spacing, strict=True)):
-            count = n // 2 + 1 if axis == 2 else n
-            omega = 2 * torch.pi * torch.arange(count, dtype=torch.float64) / n
+            cycles = torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq
+            omega = 2 * torch.pi * cycles(n, dtype=torch.float64)
             view = [1, 1, 1]
-            view[axis] = count
-            second.append(((2 * omega.cos() - 2) / h**2).view(view))
-            first.append((omega.sin() / h).view(view))
+            view[axis] = len(omega)
+            if self.discrete:
+                pair = (2 * omega.cos() - 2, omega.sin())
+            else:
+                # The highest frequency of an even number of points has no first derivative.
+                pair = (-omega.square(), torch.where(omega.abs() < torch.pi, omega, 0.0))
+            second.append((pair[0] / h**2).view(view))
+            first.append((pair[1] / h).view(view))
         return second, first
 
     def _diagonal(self, second: Sequence[Tensor], first: Sequence[Tensor]) -> list[Tensor]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Mismatch = Callable[[Tensor], Tensor]
-"""The energy of a warped moving image of shape (X, Y, Z) against a given fixed image."""
+from .spectral import resample
+
+Mismatch = Callable[[Tensor, Tensor | None], Tensor]
+"""The energy of a warped moving image, (X, Y, Z), and its weights against a given fixed image."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class SSD:
         """
         scale = _volume(spacing) / (2 * self.sigma**2)
 
-        def energy(warped: Tensor) -> Tensor:
+        def energy(warped: Tensor, weight: Tensor | None = None) -> Tensor:
+            share = _share(mask, weight)
             squares = (warped - fixed) ** 2
-            return scale * (squares if mask is None else squares * mask).sum()
+            return scale * (squares if share is None else squares * share).sum()
 
         return energy
 
@@ -67,51 +70,65 @@ class LNCC:
         `mask`, of the same shape, weighs the voxels; `spacing` is in millimetres.
         """
         smooth = _GaussianWindow(fixed, spacing, self.width)
-        share = torch.ones_like(fixed) if mask is None else mask
-        # A moment in a window is over the voxels that count there.
-        coverage = smooth(share).clamp_min(1e-3)
-
-        def mean(image: Tensor) -> Tensor:
-            return smooth(image * share) / coverage
-
-        fixed_mean = mean(fixed)
-        fixed_variance = (mean(fixed * fixed) - fixed_mean**2).clamp_min(0) + self.floor
         scale = self.weight * _volume(spacing)
+        constant = _Moments(fixed, mask, smooth, self.floor)
 
-        def energy(warped: Tensor) -> Tensor:
-            warped_mean = mean(warped)
-            variance = (mean(warped * warped) - warped_mean**2).clamp_min(0) + self.floor
-            covariance = mean(warped * fixed) - warped_mean * fixed_mean
+        def energy(warped: Tensor, weight: Tensor | None = None) -> Tensor:
+            known = constant
+            if weight is not None:
+                known = _Moments(fixed, _share(mask, weight), smooth, self.floor)
+            warped_mean = known.average(warped)
+            variance = known.average(warped * warped) - warped_mean**2
+            covariance = known.average(warped * fixed) - warped_mean * known.mean
             # The floor in both, so that windows that are flat in both images count as alike.
-            correlation = (covariance**2 + self.floor**2) / (variance * fixed_variance)
-            return scale * ((1 - correlation) * share).sum()
+            correlation = (covariance**2 + self.floor**2) / (
+                (variance.clamp_min(0) + self.floor) * known.variance
+            )
+            mismatch = 1 - correlation
+            return scale * (mismatch if known.share is None else mismatch * known.share).sum()
 
         return energy
 
 
-class _GaussianWindow:
-    """Convolution with a normalised Gaussian on the periodic grid of `like`.
+class _Moments:
+    """Local moments of the fixed image over the voxels that count."""
 
-    The Gaussian is sampled in space: cut off in frequency it would be negative in places, and
-    variances with it.
+    def __init__(
+        self, fixed: Tensor, share: Tensor | None, smooth: _GaussianWindow, floor: float
+    ) -> None:
+        self.share, self.smooth = share, smooth
+        # Less than one at the border of the grid, too.
+        coverage = smooth(torch.ones_like(fixed) if share is None else share)
+        self.coverage = coverage.clamp_min(1e-3)
+        self.mean = self.average(fixed)
+        self.variance = (self.average(fixed * fixed) - self.mean**2).clamp_min(0) + floor
+
+    def average(self, image: Tensor) -> Tensor:
+        """Mean of an image in the window around each voxel."""
+        return self.smooth(image if self.share is None else image * self.share) / self.coverage
+
+
+def _share(mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    if mask is None or weight is None:
+        return weight if mask is None else mask
+    return mask * weight
+
+
+class _GaussianWindow:
+    """Correlation with a Gaussian, axis by axis; zero outside the grid.
+
+    As small dense matrices, which are as fast as Fourier transforms and take any size.
     """
 
     def __init__(self, like: Tensor, spacing: Sequence[float], width: float) -> None:
-        self.shape = like.shape
-        gain = torch.ones((), dtype=torch.float64)
-        for axis, (n, h) in enumerate(zip(like.shape, spacing, strict=True)):
+        self.matrices = []
+        for n, h in zip(like.shape, spacing, strict=True):
             index = torch.arange(n, dtype=torch.float64)
-            distance = h * torch.minimum(index, n - index)
-            window = torch.exp(-((distance / width) ** 2) / 2)
-            transform = torch.fft.rfft if axis == 2 else torch.fft.fft
-            view = [1, 1, 1]
-            view[axis] = -1
-            gain = gain * transform(window / window.sum()).real.view(view)
-        self.gain = gain.to(like)
+            window = torch.exp(-(((index.view(n, 1) - index) * h / width) ** 2) / 2)
+            self.matrices.append((window / window.sum(dim=1).max()).to(like))
 
     def __call__(self, image: Tensor) -> Tensor:
-        smoothed: Tensor = torch.fft.irfftn(torch.fft.rfftn(image) * self.gain, s=self.shape)
-        return smoothed
+        return resample(image, self.matrices)
 
 
 def _volume(spacing: Sequence[float]) -> float:

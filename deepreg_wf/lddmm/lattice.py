@@ -1,0 +1,120 @@
+"""Where a geodesic is computed: a periodic lattice as coarse as the metric's kernel is smooth."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import spectral
+from .metric import Metric
+
+MARGIN = 4.0
+"""Decay lengths of the kernel between an image and its periodic copy."""
+
+NEGLIGIBLE_GAIN = 1 / 350
+"""Share of the kernel's largest gain below which a frequency of the momentum is left out.
+
+With the default metric, a lattice this coarse (3 mm) changes the maps of a real brain by 0.02 mm
+on average against one of 2 mm.
+"""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Periodic lattice around the voxels of an image.
+
+    Momenta and velocities lie on the lattice, band-limited. Momenta of the voxels come down to it
+    by the adjoint of the interpolation that takes velocities and maps up to the voxels, so that
+    the pairing of momentum and velocity is the same on both.
+
+    Attributes
+    ----------
+    metric : Metric
+        On the lattice.
+    image : Metric
+        The same metric on the voxels of the image.
+    factor : int
+        The images in hand are averages over blocks of `factor` voxels a side.
+    """
+
+    metric: Metric
+    image: Metric
+    factor: int = 1
+
+    @classmethod
+    def around(cls, image: Metric, factor: int = 1) -> Lattice:
+        """Lay the coarsest lattice that the metric allows around an image.
+
+        Parameters
+        ----------
+        image : Metric
+            On the voxels of the image.
+        factor : int
+            The lattice need be no finer than blocks of `factor` voxels a side.
+        """
+        shape, spacing = [], []
+        for n, h in zip(image.shape, image.spacing, strict=True):
+            step = max(factor * h, coarsest_spacing(image))
+            extent = n * h + MARGIN * image.decay_length
+            shape.append(spectral.friendly_size(math.ceil(extent / step)))
+            spacing.append(step)
+        return cls(image.with_grid(shape, spacing), image, factor)
+
+    def restrict(self, momentum: Tensor) -> Tensor:
+        """Bring a momentum from the voxels, (3, X, Y, Z), to the lattice: the adjoint of `lift`.
+
+        Per mm^3 in both: what is finer than the lattice is lost, and the kernel would lose it.
+        """
+        down = [matrix.T for matrix in self._to_voxels]
+        share = self.image.voxel_volume / self.metric.voxel_volume
+        return spectral.resample(momentum, down) * share
+
+    def lift(self, momentum: Tensor) -> Tensor:
+        """Evaluate a momentum of the lattice at the voxels of the image, shape (3, X, Y, Z)."""
+        return spectral.resample(momentum, self._to_voxels)
+
+    def displacement(self, field: Tensor) -> Tensor:
+        """Evaluate a displacement in mm at the blocks of the image, (3, X, Y, Z), in blocks."""
+        matrices = self._to_voxels if self.factor == 1 else self._to_blocks
+        size = field.new_tensor(self.image.spacing).view(3, 1, 1, 1) * self.factor
+        return spectral.resample(field, matrices) / size
+
+    @functools.cached_property
+    def derivatives(self) -> list[Tensor]:
+        """Derivative matrices of the lattice, per mm."""
+        sizes = zip(self.metric.shape, self.metric.spacing, strict=True)
+        return [self._cast(spectral.derivative_matrix(n, h)) for n, h in sizes]
+
+    @functools.cached_property
+    def _to_voxels(self) -> list[Tensor]:
+        return self._matrices(1)
+
+    @functools.cached_property
+    def _to_blocks(self) -> list[Tensor]:
+        return self._matrices(self.factor)
+
+    def _matrices(self, factor: int) -> list[Tensor]:
+        matrices = []
+        for axis in range(3):
+            n, h = self.image.shape[axis], self.image.spacing[axis]
+            size, step = self.metric.shape[axis], self.metric.spacing[axis]
+            # Whole voxels of margin: a lattice as fine as the image coincides with its voxels.
+            before = math.floor((size * step - n * h) / 2 / h)
+            centres = torch.arange(n // factor, dtype=torch.float64) * factor + (factor - 1) / 2
+            matrix = spectral.interpolation_matrix(size, (centres + before) * h / step)
+            matrices.append(self._cast(matrix))
+        return matrices
+
+    def _cast(self, matrix: Tensor) -> Tensor:
+        return matrix.to(device=self.metric.device, dtype=self.metric.dtype)
+
+
+def coarsest_spacing(metric: Metric) -> float:
+    """Spacing in mm whose highest frequency the kernel damps to `NEGLIGIBLE_GAIN`."""
+    # Gain of the waves across their own direction, (1 + (decay length * k)^2)^-power, is largest.
+    cutoff = math.sqrt(NEGLIGIBLE_GAIN ** (-1 / metric.power) - 1) / metric.decay_length
+    return math.pi / cutoff
