@@ -25,15 +25,23 @@ from torch import Tensor
 
 from deepreg_wf.lddmm import diagnostics, fields
 
+OURS: dict[str, Callable[[Tensor, Tensor, float], Outcome]] = {
+    'lddmm': ours.register_lddmm,
+    'lddmm-ssd': ours.register_lddmm_ssd,
+    'lddmm-power1': ours.register_power1,
+    'lddmm-power1-ssd': ours.register_power1_ssd,
+}
+
 METHODS: dict[str, Callable[[Tensor, Tensor, float], Outcome]] = {
     'syn': peers.register_syn,
     'synonly': peers.register_synonly,
     'greedy': peers.register_greedy,
     'greedy-svf': peers.register_greedy_svf,
-    'lddmm': ours.register_lddmm,
+    'original': ours.register_original,
+    **OURS,
 }
 
-ON_DEVICE = ('lddmm',)
+ON_DEVICE = ('original', *OURS)
 """Methods that run where the tensors are; the others know only the CPU."""
 
 VOXEL = (1.0, 1.0, 1.0)
@@ -65,7 +73,7 @@ def measure(
         'device': device,
         'version': outcome.version,
         **_score_labels(atlas, truth, displacement),
-        **_score_map(displacement, truth > 0),
+        **_score_map(displacement, outcome.inverse, truth > 0),
         **_score_inverse(displacement, outcome.inverse, target > 0),
         'energy_drift': outcome.energy_drift,
         'agreement': _agreement(source, displacement, outcome.warped),
@@ -96,13 +104,17 @@ def _score_labels(atlas: Tensor, truth: Tensor, displacement: Tensor) -> dict[st
     }
 
 
-def _score_map(displacement: Tensor, brain: Tensor) -> dict[str, float]:
+def _score_map(displacement: Tensor, inverse: Tensor | None, brain: Tensor) -> dict[str, Any]:
     """Least Jacobian determinant and share of folds, on the whole grid and in the labels."""
     determinant = fields.jacobian_determinant(displacement)
-    scores = {}
+    scores: dict[str, Any] = {}
     for name, part in (('', determinant), ('_labels', determinant[brain])):
         scores[f'min_jacobian{name}'] = float(part.min())
         scores[f'nonpositive{name}'] = diagnostics.nonpositive_fraction(part)
+    if inverse is not None:
+        back = fields.jacobian_determinant(inverse.cpu())
+        scores['min_jacobian_inverse'] = float(back.min())
+        scores['nonpositive_inverse'] = diagnostics.nonpositive_fraction(back)
     return scores
 
 

@@ -1,15 +1,32 @@
-"""Our own methods, behind the signature of the peers."""
+"""Our own methods and what they came from, behind the signature of the peers."""
 
 from __future__ import annotations
 
+import functools
+
+import torch
 from outcome import Outcome, Stopwatch
 from torch import Tensor
 
 from deepreg_wf import __version__, lddmm
+from deepreg_wf.lddmm.metric import Parameters
+
+POWER_1 = Parameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
+"""Of the decay length of the default metric, and of its gain for waves of that length."""
+
+ORIGINAL_STEPS = 50
+ORIGINAL_STEP_SIZE = 4e-6
 
 
-def register_lddmm(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
-    """Match by geodesic shooting with our defaults and shoot the momentum that is found.
+def register_lddmm(
+    moving: Tensor,
+    fixed: Tensor,
+    spacing: float,
+    *,
+    metric: Parameters = lddmm.DEFAULT_METRIC,
+    similarity: lddmm.SSD | lddmm.LNCC = lddmm.DEFAULT_SIMILARITY,
+) -> Outcome:
+    """Match by geodesic shooting, by default with the defaults of the package.
 
     Parameters
     ----------
@@ -17,17 +34,42 @@ def register_lddmm(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
         On one grid, intensities in [0, 1].
     spacing : float
         Millimetres, along each axis.
+    metric : Parameters
+    similarity : SSD or LNCC
 
     Returns
     -------
     Outcome
     """
     with Stopwatch(moving.device) as watch:
-        metric = lddmm.Metric(
-            moving.shape, [spacing] * 3, device=moving.device, **lddmm.DEFAULT_METRIC
-        )
-        found = lddmm.match(moving, fixed, metric, similarity=lddmm.DEFAULT_SIMILARITY)
-        geodesic = lddmm.shoot(found.momentum, metric)
+        grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **metric)
+        geodesic = lddmm.match(moving, fixed, grid, similarity=similarity).geodesic
+    return _outcome(geodesic, watch)
+
+
+def register_original(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
+    """Match by the recipe of the original Quicksilver: fixed steps down the L2 gradient of SSD.
+
+    In voxels whatever their size, with its metric, its weight and its step, at one resolution;
+    the geodesics are ours. Parameters are those of `register_lddmm`.
+    """
+    with Stopwatch(moving.device) as watch:
+        voxels = {**lddmm.ORIGINAL_METRIC, 'discrete': False}
+        grid = lddmm.Metric(moving.shape, (1.0, 1.0, 1.0), device=moving.device, **voxels)
+        mismatch = lddmm.SSD(sigma=0.2).against(fixed, grid.spacing, None)
+        momentum = moving.new_zeros(3, *moving.shape)
+        for _ in range(ORIGINAL_STEPS):
+            momentum.requires_grad_()
+            inverse = lddmm.shoot_inverse(momentum, grid)
+            warped = lddmm.fields.interpolate(moving.unsqueeze(0), inverse)[0]
+            energy = grid.energy(momentum) / 2 + mismatch(warped, None)
+            (gradient,) = torch.autograd.grad(energy, momentum)
+            momentum = momentum.detach() - ORIGINAL_STEP_SIZE * gradient
+        geodesic = lddmm.shoot(momentum, grid)
+    return _outcome(geodesic, watch)
+
+
+def _outcome(geodesic: lddmm.Geodesic, watch: Stopwatch) -> Outcome:
     return Outcome(
         displacement=geodesic.phi_inverse,
         inverse=geodesic.phi,
@@ -35,3 +77,8 @@ def register_lddmm(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
         version=f'deepreg_wf {__version__}',
         energy_drift=geodesic.energy_drift,
     )
+
+
+register_lddmm_ssd = functools.partial(register_lddmm, similarity=lddmm.SSD())
+register_power1 = functools.partial(register_lddmm, metric=POWER_1)
+register_power1_ssd = functools.partial(register_lddmm, metric=POWER_1, similarity=lddmm.SSD())

@@ -36,6 +36,7 @@ class _RefineMomentumInputSpec(_ComputeInputSpec):
     moving_image = File(exists=True, mandatory=True, desc='brain that is deformed')
     fixed_image = File(exists=True, mandatory=True, desc='brain to be met, on the same grid')
     fixed_mask = File(exists=True, desc='where the fixed image counts; everywhere by default')
+    moving_mask = File(exists=True, desc='where the moving image counts; everywhere by default')
     momentum = File(exists=True, desc='momentum to start from; none by default')
     metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
     iterations = traits.List(
@@ -81,6 +82,7 @@ class RefineMomentum(SimpleInterface):
             similarity=lddmm.DEFAULT_SIMILARITY,
             schedule=self._schedule(),
             mask=self._optional('fixed_mask', grid, vector=False),
+            moving_mask=self._optional('moving_mask', grid, vector=False),
             start=self._optional('momentum', grid, vector=True),
             progress=_log_progress,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from . import diagnostics, fields
 from .images import normalise
-from .matching import DEFAULT_METRIC, DEFAULT_SIMILARITY, Match, Schedule, match
-from .metric import Metric
+from .matching import DEFAULT_SIMILARITY, Match, Schedule, match
+from .metric import DEFAULT_METRIC, Metric
 from .original import ORIGINAL_METRIC, shoot_original
 from .shooting import Geodesic, shoot, shoot_inverse
 from .similarity import LNCC, SSD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import EllipsisType
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,20 @@ from torch import Tensor
 
 from . import fields
 from .lattice import Lattice
-from .metric import Metric, Parameters
-from .shooting import follow, steps_needed
+from .metric import Metric
+from .shooting import Geodesic, follow, shoot, steps_needed
 from .similarity import LNCC, SSD, Mismatch
 
-DEFAULT_METRIC = Parameters(alpha=0.5, beta=0.5, gamma=0.03, power=2, discrete=False)
-"""Metric of our own momenta: a kernel of 4 mm decay length, smooth enough not to fold."""
+DEFAULT_SIMILARITY = LNCC(width=2.0, weight=0.2)
 
-DEFAULT_SIMILARITY = LNCC(width=4.0, weight=0.3)
+ITERATIONS = (25, 8, 4)
+"""Most iterations per level, from 4 mm on, at half the spacing each; the last for all finer."""
+
+COARSEST = 4.0
+"""Spacing in mm that the coarsest level does not fall below, unless the images do."""
+
+NEGLIGIBLE_GAIN = 1 / 350
+"""As that of `Lattice`, but on the way to a momentum: a lattice of 3 mm, twice as fast."""
 
 MAX_CHANGE = 1.0
 """Voxels per unit time by which an iteration may change the velocity of a point.
@@ -49,7 +56,8 @@ class Schedule:
     ----------
     iterations : tuple of int
         Most iterations per level, coarsest first; the last level is the grid of the images and
-        each before it halves the resolution.
+        each before it halves the resolution. None: as many levels as lead from `COARSEST` to the
+        grid, with `ITERATIONS`.
     tolerance : float
         A level ends when `patience` iterations gain less than this share of what it has gained.
     patience : int
@@ -57,10 +65,17 @@ class Schedule:
         Pairs that L-BFGS keeps.
     """
 
-    iterations: tuple[int, ...] = (20, 5)
-    tolerance: float = 0.03
+    iterations: tuple[int, ...] | None = None
+    tolerance: float = 0.02
     patience: int = 3
     history: int = 5
+
+    def levels(self, spacing: Sequence[float]) -> tuple[int, ...]:
+        """Most iterations per level for images of a spacing in mm, coarsest first."""
+        if self.iterations is not None:
+            return self.iterations
+        count = 1 + max(1, round(math.log2(COARSEST / min(spacing))))
+        return (*ITERATIONS, *[ITERATIONS[-1]] * count)[:count]
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class Match:
     ----------
     momentum : Tensor, shape (3, X, Y, Z)
         Initial momentum m_0.
+    geodesic : Geodesic
+        What the momentum shoots; neither map folds.
     energies : tuple of tuple of float
         Energy before and after each iteration, per level, coarsest first.
     spacings : tuple of float
@@ -78,6 +95,7 @@ class Match:
     """
 
     momentum: Tensor
+    geodesic: Geodesic
     energies: tuple[tuple[float, ...], ...]
     spacings: tuple[float, ...]
 
@@ -118,31 +136,79 @@ def match(
     Match
     """
     schedule = schedule or Schedule()
-    coarsest = 2 ** (len(schedule.iterations) - 1)
-    shape = moving.shape
-    images = _pad(torch.stack([moving, fixed]), coarsest)
-    weights = [None if w is None else _pad(w, coarsest) for w in (moving_mask, mask)]
-    grid = metric.with_grid(images.shape[1:], metric.spacing)
-    momentum = torch.zeros(3, *grid.shape, dtype=metric.dtype, device=metric.device)
-    if start is not None:
-        momentum = _pad(start, coarsest)
-    energies, spacings = [], []
-    for level, iterations in enumerate(schedule.iterations):
+    halvings = len(schedule.levels(metric.spacing)) - 1
+    box = _content(torch.maximum(moving, fixed), 2**halvings)
+
+    def cut(image: Tensor | None) -> Tensor | None:
+        return None if image is None else image[box]
+
+    pair = _Pair(moving[box], fixed[box], cut(moving_mask), cut(mask))
+    momentum = torch.zeros(3, *moving.shape, dtype=moving.dtype, device=moving.device)
+    inside = momentum[box]
+    found, energies = _descend(pair, metric, similarity, schedule, cut(start), progress)
+    inside.copy_(found)
+    momentum, geodesic = _unfolded(momentum, metric)
+    spacings = tuple(max(metric.spacing) * 2**level for level in range(halvings, -1, -1))
+    return Match(momentum, geodesic, energies, spacings)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The images and their weights."""
+
+    moving: Tensor
+    fixed: Tensor
+    moving_weight: Tensor | None = None
+    fixed_weight: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> _Pair:
+        """Change all images alike."""
+        images = (self.moving, self.fixed, self.moving_weight, self.fixed_weight)
+        changed = (None if image is None else change(image) for image in images)
+        return _Pair(*changed)  # type: ignore[arg-type]
+
+
+def _descend(
+    pair: _Pair,
+    metric: Metric,
+    similarity: SSD | LNCC,
+    schedule: Schedule,
+    start: Tensor | None,
+    progress: Progress | None,
+) -> tuple[Tensor, tuple[tuple[float, ...], ...]]:
+    """Minimise level by level; the momentum on the voxels of the pair, and the energies."""
+    levels = schedule.levels(metric.spacing)
+    coarsest = 2 ** (len(levels) - 1)
+    shape = pair.moving.shape
+    if start is None:
+        start = pair.moving.new_zeros(3, *shape)
+    momentum = _pad(start, coarsest)
+    pair = pair.map(lambda image: _pad(image, coarsest))
+    grid = metric.with_grid(pair.moving.shape, metric.spacing)
+    energies = []
+    for level, iterations in enumerate(levels):
         factor = coarsest // 2**level
-        lattice = Lattice.around(grid, factor)
-        spacing = [h * factor for h in grid.spacing]
-        source, target = _reduce(images, factor)
-        source_weight, target_weight = (None if w is None else _reduce(w, factor) for w in weights)
-        mismatch = similarity.against(target, spacing, target_weight)
-        problem = _Problem(source, source_weight, lattice, mismatch)
-        found, trace = _minimise(
-            problem, lattice.restrict(momentum), iterations, schedule, progress
-        )
+        level_pair = pair.map(lambda image, factor=factor: _reduce(image, factor))  # type: ignore[misc]
+        lattice = Lattice.around(grid, factor, negligible=NEGLIGIBLE_GAIN)
+        problem = _Problem.of(level_pair, lattice, similarity)
+        begin = lattice.restrict(momentum)
+        found, trace = _minimise(problem, begin, iterations, schedule, progress)
         momentum = lattice.lift(found)
         energies.append(tuple(trace))
-        spacings.append(problem.spacing)
-    momentum = momentum[:, : shape[0], : shape[1], : shape[2]].contiguous()
-    return Match(momentum, tuple(energies), tuple(spacings))
+    return momentum[:, : shape[0], : shape[1], : shape[2]], tuple(energies)
+
+
+def _unfolded(momentum: Tensor, metric: Metric) -> tuple[Tensor, Geodesic]:
+    """Shorten a momentum until neither of its maps folds anywhere, should one do so at all."""
+    geodesic = shoot(momentum, metric)
+    while not (_is_invertible(geodesic.phi) and _is_invertible(geodesic.phi_inverse)):
+        momentum = 0.95 * momentum
+        geodesic = shoot(momentum, metric)
+    return momentum, geodesic
+
+
+def _is_invertible(displacement: Tensor) -> bool:
+    return bool(fields.jacobian_determinant(displacement).min() > 0)
 
 
 @dataclass(frozen=True)
@@ -153,6 +219,13 @@ class _Problem:
     moving_weight: Tensor | None
     lattice: Lattice
     mismatch: Mismatch
+
+    @classmethod
+    def of(cls, pair: _Pair, lattice: Lattice, similarity: SSD | LNCC) -> _Problem:
+        """The problem of a pair of images of blocks of the lattice's image."""
+        size = [h * lattice.factor for h in lattice.image.spacing]
+        mismatch = similarity.against(pair.fixed, size, pair.fixed_weight)
+        return cls(pair.moving, pair.moving_weight, lattice, mismatch)
 
     @property
     def spacing(self) -> float:
@@ -282,6 +355,20 @@ def _converged(trace: Sequence[float], schedule: Schedule) -> bool:
 
 def _dot(a: Tensor, b: Tensor) -> float:
     return float((a * b).sum(dtype=torch.float64))
+
+
+def _content(image: Tensor, room: int) -> tuple[slice | EllipsisType, ...]:
+    """Where an image is not empty, with some voxels of room: the last three axes."""
+    box: list[slice | EllipsisType] = [...]
+    occupied = image > 0
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        (found,) = torch.nonzero(occupied.any(dim=others), as_tuple=True)
+        if not len(found):
+            return (..., slice(None), slice(None), slice(None))
+        first, last = int(found[0]), int(found[-1])
+        box.append(slice(max(0, first - room), last + 1 + room))
+    return tuple(box)
 
 
 def _pad(image: Tensor, multiple: int) -> Tensor:

@@ -21,6 +21,10 @@ class Parameters(TypedDict):
     discrete: bool
 
 
+DEFAULT_METRIC = Parameters(alpha=0.5, beta=0.5, gamma=0.03, power=2, discrete=False)
+"""Metric of our own momenta: a kernel of 4 mm decay length, smooth enough not to fold."""
+
+
 class Metric:
     """Right-invariant metric given by ``L = (-alpha Lap - beta grad div + gamma)^power``.
 
@@ -59,11 +63,11 @@ class Metric:
         shape: Sequence[int],
         spacing: Sequence[float],
         *,
-        alpha: float = 0.01,
-        beta: float = 0.01,
-        gamma: float = 0.001,
-        power: int = 1,
-        discrete: bool = False,
+        alpha: float = DEFAULT_METRIC['alpha'],
+        beta: float = DEFAULT_METRIC['beta'],
+        gamma: float = DEFAULT_METRIC['gamma'],
+        power: int = DEFAULT_METRIC['power'],
+        discrete: bool = DEFAULT_METRIC['discrete'],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = 'cpu',
     ) -> None:

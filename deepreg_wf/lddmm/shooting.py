@@ -2,9 +2,10 @@
 
 The momentum obeys ``dm/dt = -ad*_v m`` with ``v = K m``, the Euler-Poincare equation (Miller,
 Trouve and Younes, JMIV 2006), and the inverse map is carried along, ``d psi/dt = -(D psi) v``.
-Both are solved on a `Lattice` in the space of its band-limited fields (Zhang et al., IPMI 2017,
-for the idea). There ``ad*`` is the exact transpose of ``ad``, so that the energy ``<m, K m>``
-cannot change but by the time steps, however rough the momentum. No field is interpolated.
+Both are solved on a `Lattice` in the space of its band-limited fields (the idea is that of Zhang
+and Fletcher, IPMI 2015). There ``ad*`` is the exact transpose of ``ad``, so that the energy
+``<m, K m>`` cannot change but by the time steps, however rough the momentum. No field is
+interpolated.
 """
 
 from __future__ import annotations

@@ -55,9 +55,9 @@ def resample(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 def friendly_size(n: int) -> int:
-    """Smallest even number from n on with no prime factor above five, for Fourier transforms."""
+    """Smallest even number from n on with no prime factor above seven, for Fourier transforms."""
     size = n + n % 2
-    while _without(size, (2, 3, 5)) > 1:
+    while _without(size, (2, 3, 5, 7)) > 1:
         size += 2
     return size
 

@@ -147,10 +147,10 @@ CRITERIA = (
         key='energy_drift',
         label='Energy drift along the geodesic',
         unit='%',
-        good=Interval(high=0.05),
-        fair=Interval(high=0.15),
+        good=Interval(high=0.01),
+        fair=Interval(high=0.05),
         reason='The energy is constant along an exact geodesic, so its largest relative change '
-        'is the error of the integration. Published implementations drift by about 6 %.',
+        'is the error of the integration in time, a hundredth of a percent as a rule.',
     ),
     Criterion(
         key='correlation_final',
