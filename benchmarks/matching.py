@@ -93,7 +93,8 @@ def _runs(args: argparse.Namespace, subjects: Iterable[str]) -> list[Run]:
     ]
 
 
-def _pairs(text: str) -> list[tuple[str, str]]:
+def pair_list(text: str) -> list[tuple[str, str]]:
+    """Read MOVING-FIXED,... from the command line."""
     chosen = []
     for part in text.split(','):
         moving, separator, fixed = part.partition('-')
@@ -109,7 +110,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('work', type=Path, help='folder for aligned brains and results')
     parser.add_argument('--spacing', type=float, nargs='+', default=[2.0, 1.0], help='mm')
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
-    parser.add_argument('--pairs', type=_pairs, help='MOVING-FIXED,...; all ordered pairs if none')
+    parser.add_argument(
+        '--pairs', type=pair_list, help='MOVING-FIXED,...; all ordered pairs if none'
+    )
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--device', default='cpu', help='of our own methods, as cuda')
     parser.add_argument('--again', action='store_true', help='also run what has a result')

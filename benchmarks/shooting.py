@@ -117,9 +117,11 @@ def _in_own_process(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peers(args: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
-    from matching import Run, read_results, run_all
+    from matching import Run, pair_list, read_results, run_all
 
-    moving, fixed = args.pair.split('-')
+    if not args.peers:
+        return []
+    ((moving, fixed),) = pair_list(args.pair)
     runs = [Run(method, args.spacing, moving, fixed, args.threads, 'cpu') for method in args.peers]
     run_all(runs, args.work, again=True)
     results = read_results(args.work)

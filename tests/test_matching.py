@@ -18,7 +18,8 @@ from deepreg_wf.lddmm import (
     normalise,
     shoot,
 )
-from deepreg_wf.lddmm.matching import MIN_JACOBIAN, is_diffeomorphic
+from deepreg_wf.lddmm.lattice import Lattice
+from deepreg_wf.lddmm.matching import MIN_JACOBIAN, _Problem
 
 SPACING = (4.0, 4.0, 4.0)
 QUICK = Schedule(iterations=(10, 5))
@@ -49,7 +50,7 @@ def known(brain, metric):
 def test_known_geodesic_is_found_again(brain, metric, known, similarity) -> None:
     truth, target = known
     found = shoot(
-        match(brain, target, metric, similarity=similarity, schedule=Schedule((20, 15))).momentum,
+        match(brain, target, metric, similarity=similarity, schedule=Schedule((20, 6))).momentum,
         metric,
     )
     inside = brain > 0
@@ -109,14 +110,66 @@ def test_masked_voxels_weigh_nothing(brain, metric, known, similarity) -> None:
     torch.testing.assert_close(results[0].momentum, results[1].momentum)
 
 
+@pytest.mark.parametrize('similarity', [SSD(), LNCC()])
+def test_masked_voxels_of_the_moving_image_weigh_nothing(brain, metric, known, similarity) -> None:
+    """Nor does what is a voxel away from them, which interpolation mixes with them."""
+    target = known[1]
+    mask = torch.ones_like(target)
+    mask[14:22, 14:22, 14:22] = 0
+    lesion = brain.clone()
+    lesion[15:21, 15:21, 15:21] = 1
+    results = [
+        match(
+            image, target, metric, similarity=similarity, schedule=Schedule((2,)), moving_mask=mask
+        )
+        for image in (brain, lesion)
+    ]
+    unmasked = match(lesion, target, metric, similarity=similarity, schedule=Schedule((2,)))
+    change, expected = (
+        float(metric.velocity(result.momentum - results[0].momentum).norm())
+        for result in (results[1], unmasked)
+    )
+    assert change < 0.05 * expected
+
+
+@pytest.mark.parametrize('similarity', [SSD(), LNCC()])
+def test_gradient_of_the_energy_agrees_with_central_differences(similarity) -> None:
+    """The whole way: shooting, warping, similarity with both masks, and the geodesic's energy."""
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.rand(4, 1, 24, 24, 24, dtype=torch.float64, generator=generator)
+    for _ in range(2):
+        smooth = torch.nn.functional.avg_pool3d(smooth, 5, 1)
+    moving, fixed, *weights = smooth[:, 0]
+    lattice = Lattice.around(Metric(moving.shape, SPACING, dtype=torch.float64))
+    mismatch = similarity.against(fixed, SPACING, weights[0])
+    problem = _Problem(moving, weights[1], lattice, mismatch)
+    shape = (2, 3, *lattice.metric.shape)
+    fields_of_noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+    momentum, direction = (1e-2 * lattice.metric.momentum(part) for part in fields_of_noise)
+    # A step so small that hardly a point crosses from voxel to voxel, where images have kinks.
+    epsilon = 1e-6
+    ahead, behind = (problem(momentum + sign * epsilon * direction)[0] for sign in (1, -1))
+    gradient = problem(momentum)[1]
+    expected = (ahead - behind) / (2 * epsilon)
+    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('spacing', 'levels'),
+    [(4.0, (25, 8)), (2.0, (25, 8)), (1.0, (25, 8, 4)), (0.5, (25, 8, 4, 4))],
+)
+def test_levels_lead_from_coarse_to_the_images(spacing, levels) -> None:
+    assert Schedule().levels((spacing, 1.1 * spacing, spacing)) == levels
+
+
 def test_start_is_where_it_goes_on(brain, metric, known) -> None:
     target = known[1]
-    first = match(brain, target, metric, similarity=SSD(), schedule=Schedule((6,)))
+    first = match(brain, target, metric, similarity=SSD(), schedule=Schedule((4,)))
     second = match(
         brain, target, metric, similarity=SSD(), schedule=Schedule((2,)), start=first.momentum
     )
     # But for the momentum beyond the border of the image, which is cut off.
-    assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-3)
+    assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-2)
 
 
 def test_odd_shapes_have_levels_too(brain, metric, known) -> None:
@@ -138,9 +191,9 @@ def test_same_input_same_bits(brain, metric, known) -> None:
 def test_no_step_folds_however_strong_the_pull(brain, metric, known) -> None:
     """The identity metric at a spacing of 4 mm hardly resists; the guard does."""
     weak = Metric(brain.shape, SPACING, alpha=0.01, beta=0.01, gamma=0.001, power=1)
-    result = match(brain, known[1], weak, similarity=SSD(sigma=0.02), schedule=Schedule((12, 6)))
-    inverse = shoot(result.momentum, weak).phi_inverse
-    assert is_diffeomorphic(inverse)
+    result = match(brain, known[1], weak, similarity=SSD(sigma=0.02), schedule=Schedule((8, 4)))
+    for displacement in (result.geodesic.phi, result.geodesic.phi_inverse):
+        assert fields.jacobian_determinant(displacement).min() > 0
     assert result.energies[-1][-1] < result.energies[-1][0]
 
 

@@ -11,6 +11,9 @@ from scipy import ndimage
 
 from ..spatial import VoxelGrid
 
+METRIC = {'alpha': 0.3, 'beta': 0.1, 'gamma': 0.03}
+"""Another metric than the one that is matched with: real brains do not know it either."""
+
 MARGIN = 20.0
 """Room around the brain in mm, in which the displacement dies away."""
 
@@ -96,7 +99,7 @@ def draw_truth(
     from ..lddmm import Metric, fields, shoot
 
     mask, grid = _field_of_view(brain, affine)
-    metric = Metric(grid.shape, grid.spacing)
+    metric = Metric(grid.shape, grid.spacing, **METRIC)
     momentum = torch.from_numpy(_smooth_noise(mask, grid, seed))
     speed = metric.velocity(momentum).norm(dim=0)[torch.from_numpy(mask)].mean()
     geodesic = shoot(momentum * (size / speed), metric)
