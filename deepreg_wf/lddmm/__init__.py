@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from . import diagnostics, fields
+from .descent import Schedule
 from .images import normalise
-from .matching import DEFAULT_SIMILARITY, Match, Schedule, match
+from .matching import DEFAULT_SIMILARITY, Match, match
 from .metric import DEFAULT_METRIC, Metric
 from .original import ORIGINAL_METRIC, shoot_original
 from .shooting import Geodesic, shoot, shoot_inverse

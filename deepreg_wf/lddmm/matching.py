@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import EllipsisType
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import fields
+from .descent import Progress, Schedule, minimise
 from .lattice import Lattice
 from .metric import Metric
 from .shooting import Geodesic, follow, shoot, steps_needed
@@ -19,21 +20,8 @@ from .similarity import LNCC, SSD, Mismatch
 
 DEFAULT_SIMILARITY = LNCC(width=2.0, weight=0.2)
 
-ITERATIONS = (25, 8, 4)
-"""Most iterations per level, from 4 mm on, at half the spacing each; the last for all finer."""
-
-COARSEST = 4.0
-"""Spacing in mm that the coarsest level does not fall below, unless the images do."""
-
 NEGLIGIBLE_GAIN = 1 / 350
 """As that of `Lattice`, but on the way to a momentum: a lattice of 3 mm, twice as fast."""
-
-MAX_CHANGE = 1.0
-"""Voxels per unit time by which an iteration may change the velocity of a point.
-
-The first direction has no scale of its own, and the quadratic model that L-BFGS steps by is no
-guide over distances at which the images change.
-"""
 
 MIN_JACOBIAN = 0.1
 """Least local volume change that a step may lead to, either way.
@@ -43,39 +31,6 @@ The metric makes folds costly but not impossible on a grid, so a step towards on
 
 MAX_STEPS = 40
 """A momentum that needs more time steps than this is no step towards an alignment of brains."""
-
-Progress = Callable[[float, int, float], None]
-"""Called after each iteration with the spacing of the level (mm), the iteration, the energy."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How far to push the matching.
-
-    Attributes
-    ----------
-    iterations : tuple of int
-        Most iterations per level, coarsest first; the last level is the grid of the images and
-        each before it halves the resolution. None: as many levels as lead from `COARSEST` to the
-        grid, with `ITERATIONS`.
-    tolerance : float
-        A level ends when `patience` iterations gain less than this share of what it has gained.
-    patience : int
-    history : int
-        Pairs that L-BFGS keeps.
-    """
-
-    iterations: tuple[int, ...] | None = None
-    tolerance: float = 0.02
-    patience: int = 3
-    history: int = 5
-
-    def levels(self, spacing: Sequence[float]) -> tuple[int, ...]:
-        """Most iterations per level for images of a spacing in mm, coarsest first."""
-        if self.iterations is not None:
-            return self.iterations
-        count = 1 + max(1, round(math.log2(COARSEST / min(spacing))))
-        return (*ITERATIONS, *[ITERATIONS[-1]] * count)[:count]
 
 
 @dataclass(frozen=True)
@@ -192,7 +147,7 @@ def _descend(
         lattice = Lattice.around(grid, factor, negligible=NEGLIGIBLE_GAIN)
         problem = _Problem.of(level_pair, lattice, similarity)
         begin = lattice.restrict(momentum)
-        found, trace = _minimise(problem, begin, iterations, schedule, progress)
+        found, trace = minimise(problem, begin, iterations, schedule, progress)
         momentum = lattice.lift(found)
         energies.append(tuple(trace))
     return momentum[:, : shape[0], : shape[1], : shape[2]], tuple(energies)
@@ -228,6 +183,11 @@ class _Problem:
         return cls(pair.moving, pair.moving_weight, lattice, mismatch)
 
     @property
+    def metric(self) -> Metric:
+        """Metric on the lattice, where the momenta are."""
+        return self.lattice.metric
+
+    @property
     def spacing(self) -> float:
         """Largest voxel size of the level, in millimetres."""
         return max(self.lattice.image.spacing) * self.lattice.factor
@@ -256,105 +216,6 @@ def is_diffeomorphic(displacement: Tensor) -> bool:
     determinant = fields.jacobian_determinant(displacement)
     # False for NaN too.
     return bool(determinant.min() > MIN_JACOBIAN and determinant.max() < 1 / MIN_JACOBIAN)
-
-
-@dataclass
-class _Memory:
-    """The curvature that L-BFGS has seen, and the direction that follows from it.
-
-    Nocedal and Wright, Numerical Optimization, algorithm 7.4, with L as the initial inverse
-    Hessian: pairs are (step of the momentum, change of the L2 gradient).
-    """
-
-    metric: Metric
-    size: int
-    pairs: list[tuple[Tensor, Tensor, float]] = field(default_factory=list)
-
-    def add(self, step: Tensor, change: Tensor) -> None:
-        curvature = _dot(step, change)
-        if curvature > 0:
-            self.pairs = [*self.pairs, (step, change, 1 / curvature)][-self.size :]
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        q = gradient.clone()
-        weights = []
-        for step, change, rho in reversed(self.pairs):
-            weights.append(rho * _dot(step, q))
-            q -= weights[-1] * change
-        q = self.metric.momentum(q)
-        if self.pairs:
-            step, change, rho = self.pairs[-1]
-            q /= rho * _dot(change, self.metric.momentum(change))
-        for (step, change, rho), weight in zip(self.pairs, reversed(weights), strict=True):
-            q += (weight - rho * _dot(change, q)) * step
-        return -q
-
-
-def _minimise(
-    problem: _Problem,
-    momentum: Tensor,
-    iterations: int,
-    schedule: Schedule,
-    progress: Progress | None,
-) -> tuple[Tensor, list[float]]:
-    metric = problem.lattice.metric
-    memory = _Memory(metric, schedule.history)
-    momentum, energy, gradient = _feasible(problem, momentum)
-    trace = [energy]
-    for iteration in range(iterations):
-        direction = _bounded(memory.direction(gradient), metric)
-        found = _line_search(problem, momentum, energy, gradient, direction)
-        if found is None:
-            break
-        step, energy, new_gradient = found
-        memory.add(step, new_gradient - gradient)
-        momentum, gradient = momentum + step, new_gradient
-        trace.append(energy)
-        if progress is not None:
-            progress(problem.spacing, iteration + 1, energy)
-        if _converged(trace, schedule):
-            break
-    return momentum, trace
-
-
-def _feasible(problem: _Problem, momentum: Tensor) -> tuple[Tensor, float, Tensor]:
-    """Shorten a start, come from a coarser grid or from elsewhere, until it does not fold here."""
-    energy, gradient = problem(momentum)
-    while math.isinf(energy):
-        momentum = 0.9 * momentum
-        energy, gradient = problem(momentum)
-    return momentum, energy, gradient
-
-
-def _bounded(direction: Tensor, metric: Metric) -> Tensor:
-    """Shorten a direction that would change the speed of a point by more than `MAX_CHANGE`."""
-    speed = metric.velocity(direction).abs().amax() / min(metric.spacing)
-    return direction * (MAX_CHANGE / speed).clamp_max(1.0)
-
-
-def _line_search(
-    problem: _Problem, momentum: Tensor, energy: float, gradient: Tensor, direction: Tensor
-) -> tuple[Tensor, float, Tensor] | None:
-    """Halve the step until it keeps a share of the promised decrease (Armijo); None if never."""
-    slope = _dot(gradient, direction)
-    if slope >= 0:
-        return None
-    for halvings in range(6):
-        step = direction * 0.5**halvings
-        trial, trial_gradient = problem(momentum + step)
-        if trial <= energy + 1e-4 * slope * 0.5**halvings:
-            return step, trial, trial_gradient
-    return None
-
-
-def _converged(trace: Sequence[float], schedule: Schedule) -> bool:
-    if len(trace) <= schedule.patience:
-        return False
-    return trace[-1 - schedule.patience] - trace[-1] <= schedule.tolerance * (trace[0] - trace[-1])
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float((a * b).sum(dtype=torch.float64))
 
 
 def _content(image: Tensor, room: int) -> tuple[slice | EllipsisType, ...]:
