@@ -53,9 +53,12 @@ def register_original(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
     In voxels whatever their size, with its metric, its weight and its step, at one resolution;
     the geodesics are ours. Parameters are those of `register_lddmm`.
     """
+    voxels = {**lddmm.ORIGINAL_METRIC, 'discrete': False}
+    whole = lddmm.Metric(moving.shape, (1.0, 1.0, 1.0), device=moving.device, **voxels)
     with Stopwatch(moving.device) as watch:
-        voxels = {**lddmm.ORIGINAL_METRIC, 'discrete': False}
-        grid = lddmm.Metric(moving.shape, (1.0, 1.0, 1.0), device=moving.device, **voxels)
+        box = _bounding_box(moving + fixed)
+        moving, fixed = moving[box], fixed[box]
+        grid = whole.with_grid(moving.shape, whole.spacing)
         mismatch = lddmm.SSD(sigma=0.2).against(fixed, grid.spacing, None)
         momentum = moving.new_zeros(3, *moving.shape)
         for _ in range(ORIGINAL_STEPS):
@@ -65,8 +68,18 @@ def register_original(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
             energy = grid.energy(momentum) / 2 + mismatch(warped, None)
             (gradient,) = torch.autograd.grad(energy, momentum)
             momentum = momentum.detach() - ORIGINAL_STEP_SIZE * gradient
-        geodesic = lddmm.shoot(momentum, grid)
+        everywhere = momentum.new_zeros(3, *whole.shape)
+        everywhere[(slice(None), *box)] = momentum
+        geodesic = lddmm.shoot(everywhere, whole)
     return _outcome(geodesic, watch)
+
+
+def _bounding_box(image: Tensor) -> tuple[slice, ...]:
+    points = torch.nonzero(image)
+    return tuple(
+        slice(int(low), int(high) + 1)
+        for low, high in zip(points.amin(dim=0), points.amax(dim=0), strict=True)
+    )
 
 
 def _outcome(geodesic: lddmm.Geodesic, watch: Stopwatch) -> Outcome:

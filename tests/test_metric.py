@@ -61,8 +61,8 @@ def test_constant_momentum_is_divided_by_gamma(power) -> None:
 def test_plane_waves_obey_the_continuous_operator(discrete) -> None:
     """A wave along its own direction feels alpha + beta, one across it alpha alone."""
     n, h, wavelengths = 64, 0.5, 2
-    parameters = {'alpha': 0.02, 'beta': 0.03, 'gamma': 0.001, 'discrete': discrete}
-    metric = double_metric((n, 8, 8), (h, h, h), **parameters)
+    parameters = {'alpha': 0.02, 'beta': 0.03, 'gamma': 0.001}
+    metric = double_metric((n, 8, 8), (h, h, h), power=1, discrete=discrete, **parameters)
     k = 2 * math.pi * wavelengths / (n * h)
     wave = torch.cos(k * h * torch.arange(n, dtype=torch.float64)).view(n, 1, 1).expand(n, 8, 8)
     zero = torch.zeros_like(wave)

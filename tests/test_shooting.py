@@ -162,6 +162,17 @@ def test_steps_grow_with_speed() -> None:
     assert steps_needed(momentum * float(factor), lattice) in (10, 11)
 
 
+def test_a_batch_is_each_of_its_geodesics() -> None:
+    momentum, metric = problem(16)
+    batch = torch.stack([momentum, -0.5 * momentum])
+    together = shoot(batch, metric, steps=4)
+    assert together.energy.shape == (5, 2)
+    for i, alone in enumerate(shoot(single, metric, steps=4) for single in batch):
+        torch.testing.assert_close(together.phi[i], alone.phi)
+        torch.testing.assert_close(together.phi_inverse[i], alone.phi_inverse)
+        torch.testing.assert_close(together.energy[:, i], alone.energy)
+
+
 def test_inverse_alone_is_the_inverse_of_both() -> None:
     momentum, metric = problem(16)
     torch.testing.assert_close(

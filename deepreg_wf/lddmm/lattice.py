@@ -68,20 +68,21 @@ class Lattice:
         return cls(image.with_grid(shape, spacing), image, factor)
 
     def restrict(self, momentum: Tensor) -> Tensor:
-        """Bring a momentum from the voxels, (3, X, Y, Z), to the lattice: the adjoint of `lift`.
+        """Bring a momentum, (..., 3, X, Y, Z), from the voxels to the lattice.
 
-        Per mm^3 in both: what is finer than the lattice is lost, and the kernel would lose it.
+        The adjoint of `lift`, per mm^3 in both: what is finer than the lattice is lost, and the
+        kernel would lose it.
         """
         down = [matrix.T for matrix in self._to_voxels]
         share = self.image.voxel_volume / self.metric.voxel_volume
         return spectral.resample(momentum, down) * share
 
     def lift(self, momentum: Tensor) -> Tensor:
-        """Evaluate a momentum of the lattice at the voxels of the image, shape (3, X, Y, Z)."""
+        """Evaluate a momentum, (..., 3, X, Y, Z), of the lattice at the voxels of the image."""
         return spectral.resample(momentum, self._to_voxels)
 
     def displacement(self, field: Tensor) -> Tensor:
-        """Evaluate a displacement in mm at the blocks of the image, (3, X, Y, Z), in blocks."""
+        """Evaluate a displacement in mm, (..., 3, X, Y, Z), at the image's blocks, in blocks."""
         matrices = self._to_voxels if self.factor == 1 else self._to_blocks
         size = field.new_tensor(self.image.spacing).view(3, 1, 1, 1) * self.factor
         return spectral.resample(field, matrices) / size

@@ -111,29 +111,33 @@ class Metric:
 
         Parameters
         ----------
-        momentum : Tensor, shape (3, X, Y, Z)
+        momentum : Tensor, shape (..., 3, X, Y, Z)
 
         Returns
         -------
-        Tensor, shape (3, X, Y, Z)
+        Tensor, shape (..., 3, X, Y, Z)
             In millimetres per unit time. Differentiable; K is its own adjoint.
         """
         smoothed: Tensor = _ApplyKernel.apply(momentum, self._kernel)  # type: ignore[no-untyped-call]
         return smoothed
 
     def momentum(self, velocity: Tensor) -> Tensor:
-        """Return the momentum ``m = L v`` of a velocity, both of shape (3, X, Y, Z)."""
+        """Return the momentum ``m = L v`` of a velocity, both of shape (..., 3, X, Y, Z)."""
         result = velocity
         for _ in range(self.power):
             result = _multiply(result, self._operator)
         return result
 
     def energy(self, momentum: Tensor, velocity: Tensor | None = None) -> Tensor:
-        """Return ``<m, K m>``, the squared norm of the velocity, integrated over mm^3."""
+        """Return ``<m, K m>``, the squared norm of the velocity, integrated over mm^3.
+
+        Of momenta of shape (..., 3, X, Y, Z), a number for each.
+        """
         if velocity is None:
             velocity = self.velocity(momentum)
         # Summed in double: a million float32 products would lose the digits that the drift needs.
-        return (momentum * velocity).sum(dtype=torch.float64) * self.voxel_volume
+        products = (momentum * velocity).sum(dim=(-4, -3, -2, -1), dtype=torch.float64)
+        return products * self.voxel_volume
 
     def _frequencies(self) -> tuple[list[Tensor], list[Tensor]]:
         """Symbols of second (mm^-2) and first (mm^-1, over i) derivatives per axis, frequency."""
@@ -222,8 +226,9 @@ def _multiply(m: Tensor, symbol: Tensor) -> Tensor:
     """Product with a symmetric matrix per frequency, given by its six entries."""
     spectrum = torch.fft.rfftn(m, dim=(-3, -2, -1))
     result = torch.empty_like(spectrum)
-    for i, (x, y, z) in enumerate(_ENTRY):
-        torch.mul(spectrum[0], symbol[x], out=result[i])
-        result[i].addcmul_(spectrum[1], symbol[y]).addcmul_(spectrum[2], symbol[z])
+    first, second, third = spectrum.unbind(-4)
+    for out, (x, y, z) in zip(result.unbind(-4), _ENTRY, strict=True):
+        torch.mul(first, symbol[x], out=out)
+        out.addcmul_(second, symbol[y]).addcmul_(third, symbol[z])
     product: Tensor = torch.fft.irfftn(result, s=m.shape[-3:], dim=(-3, -2, -1))
     return product

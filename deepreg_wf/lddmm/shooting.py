@@ -33,11 +33,11 @@ class Geodesic:
 
     Attributes
     ----------
-    phi : Tensor, shape (3, X, Y, Z)
+    phi : Tensor, shape (..., 3, X, Y, Z)
         Displacement of the forward map, in voxels.
-    phi_inverse : Tensor, shape (3, X, Y, Z)
+    phi_inverse : Tensor, shape (..., 3, X, Y, Z)
         Displacement of the inverse map, in voxels; an image I0 deforms as ``I0 o phi^-1``.
-    energy : Tensor, shape (steps + 1,), float64
+    energy : Tensor, shape (steps + 1, ...), float64
         ``<m_t, K m_t>`` along the path; constant but for discretisation.
     """
 
@@ -48,9 +48,9 @@ class Geodesic:
     @property
     def energy_drift(self) -> float:
         """Largest relative departure of the energy from its start."""
-        if not self.energy[0] > 0:
-            return 0.0
-        return float((self.energy / self.energy[0] - 1).abs().max())
+        start = self.energy[0]
+        change = torch.where(start > 0, (self.energy - start) / start, 0.0)
+        return float(change.abs().max())
 
 
 def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geodesic:
@@ -61,8 +61,8 @@ def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geod
 
     Parameters
     ----------
-    momentum : Tensor, shape (3, X, Y, Z)
-        m_0 per mm^3, components along the axes of the metric's grid.
+    momentum : Tensor, shape (..., 3, X, Y, Z)
+        m_0 per mm^3, components along the axes of the metric's grid; one, or a batch.
     metric : Metric
     steps : int, optional
         Number of time steps; by default as many as the largest velocity asks for.
@@ -94,14 +94,14 @@ def shoot_inverse(momentum: Tensor, metric: Metric, *, steps: int | None = None)
 
     Parameters
     ----------
-    momentum : Tensor, shape (3, X, Y, Z)
+    momentum : Tensor, shape (..., 3, X, Y, Z)
     metric : Metric
     steps : int, optional
         Number of time steps; by default as many as the largest velocity asks for.
 
     Returns
     -------
-    Tensor, shape (3, X, Y, Z)
+    Tensor, shape (..., 3, X, Y, Z)
         Displacement of phi^-1, in voxels.
     """
     lattice = Lattice.around(metric)
@@ -116,11 +116,11 @@ class Path:
 
     Attributes
     ----------
-    momentum : Tensor, shape (3, X, Y, Z)
+    momentum : Tensor, shape (..., 3, X, Y, Z)
         m_1.
-    inverse : Tensor, shape (3, X, Y, Z)
+    inverse : Tensor, shape (..., 3, X, Y, Z)
         Displacement of phi^-1, in millimetres.
-    energy : Tensor, shape (steps + 1,), float64
+    energy : Tensor, shape (steps + 1, ...), float64
         ``<m_t, K m_t>``, without a gradient.
     """
 
@@ -134,7 +134,7 @@ def follow(momentum: Tensor, lattice: Lattice, steps: int) -> Path:
 
     Parameters
     ----------
-    momentum : Tensor, shape (3, X, Y, Z)
+    momentum : Tensor, shape (..., 3, X, Y, Z)
         m_0 on the lattice.
     lattice : Lattice
     steps : int
@@ -176,18 +176,18 @@ def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
         If the momentum has values that are not finite.
     """
     spacing = momentum.new_tensor(lattice.metric.spacing).view(3, 1, 1, 1)
-    fastest = float((lattice.metric.velocity(momentum) / spacing).abs().sum(dim=0).max())
+    fastest = float((lattice.metric.velocity(momentum) / spacing).abs().sum(dim=-4).max())
     if not math.isfinite(fastest):
         raise ValueError('the momentum has values that are not finite')
     return max(MIN_STEPS, math.ceil(fastest / MAX_COURANT))
 
 
 def adjoint(v: Tensor, w: Tensor, lattice: Lattice) -> Tensor:
-    """``ad_v w = (D v) w - (D w) v`` of velocities, (3, X, Y, Z) each."""
+    """``ad_v w = (D v) w - (D w) v`` of velocities, (..., 3, X, Y, Z) each."""
     result = torch.zeros_like(v)
     for axis, matrix in enumerate(lattice.derivatives):
-        result.addcmul_(along(v, matrix, axis), w[axis])
-        result.addcmul_(along(w, matrix, axis), v[axis], value=-1)
+        result.addcmul_(along(v, matrix, axis), _component(w, axis))
+        result.addcmul_(along(w, matrix, axis), _component(v, axis), value=-1)
     return result
 
 
@@ -198,9 +198,13 @@ def coadjoint(v: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
     """
     result = torch.zeros_like(m)
     for axis, matrix in enumerate(lattice.derivatives):
-        result += along(m * v[axis], matrix, axis)
-        result[axis] += (along(v, matrix, axis) * m).sum(dim=0)
+        result += along(m * _component(v, axis), matrix, axis)
+        _component(result, axis).add_((along(v, matrix, axis) * m).sum(dim=-4, keepdim=True))
     return result
+
+
+def _component(field: Tensor, axis: int) -> Tensor:
+    return field.narrow(-4, axis, 1)
 
 
 class _MomentumRate(torch.autograd.Function):
@@ -234,7 +238,7 @@ class _InverseRate(torch.autograd.Function):
         ctx.lattice = lattice  # type: ignore[attr-defined]
         rate = -v
         for axis, matrix in enumerate(lattice.derivatives):
-            rate.addcmul_(along(u, matrix, axis), v[axis], value=-1)
+            rate.addcmul_(along(u, matrix, axis), _component(v, axis), value=-1)
         return rate
 
     @staticmethod
@@ -244,8 +248,9 @@ class _InverseRate(torch.autograd.Function):
         v, u = ctx.saved_tensors  # type: ignore[attr-defined]
         of_v, of_u = -grad, torch.zeros_like(u)
         for axis, matrix in enumerate(ctx.lattice.derivatives):  # type: ignore[attr-defined]
-            of_v[axis] -= (along(u, matrix, axis) * grad).sum(dim=0)
-            of_u += along(grad * v[axis], matrix, axis)
+            stretched = (along(u, matrix, axis) * grad).sum(dim=-4, keepdim=True)
+            _component(of_v, axis).sub_(stretched)
+            of_u += along(grad * _component(v, axis), matrix, axis)
         return of_v, of_u, None
 
 
