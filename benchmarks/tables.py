@@ -24,6 +24,7 @@ HEADER = (
     '99 %',
     'Energy drift (%)',
     'Time (s)',
+    'CPU (s)',
     f'Time / {UNIT}',
     'Memory (MiB)',
 )
@@ -81,12 +82,18 @@ def _row(name: str, threads: int, group: list[Result], unit: float | None) -> li
         str(len(group)),
         cell('dice', mean, '.4f'),
         cell('dice', min, '.4f'),
-        cell('min_jacobian', min, '.3f'),
-        str(sum(r['nonpositive'] > 0 for r in group)),
+        f'{min(_of_both(r, "min_jacobian", min) for r in group):.3f}',
+        str(sum(_of_both(r, 'nonpositive', max) > 0 for r in group)),
         cell('inverse_median', max, '.4f'),
         cell('inverse_p99', max, '.3f'),
-        f'{max(drift):.2f}' if drift else '–',
+        f'{max(drift):.4f}' if drift else '–',
         f'{seconds:.1f}',
+        cell('cpu_seconds', median, '.1f'),
         f'{seconds / unit:.2f}' if unit else '–',
         cell('device_mb' if 'cuda' in name else 'peak_mb', max, '.0f'),
     ]
+
+
+def _of_both(result: Result, key: str, over: Callable[[Sequence[float]], float]) -> float:
+    """The figure of the map and of its inverse, where that was scored too."""
+    return over([result[name] for name in (key, f'{key}_inverse') if name in result])

@@ -307,7 +307,7 @@ def test_the_table_of_limits_is_sound():
         ('jacobian_min', -0.01, Grade.BAD),
         ('inverse_error_median_mm', 0.3, Grade.LOOK),
         ('inverse_error_p99_mm', 2.0, Grade.BAD),
-        ('energy_drift', 0.06, Grade.LOOK),
+        ('energy_drift', 0.03, Grade.LOOK),
         ('correlation_final', 0.55, Grade.BAD),
         ('correlation_affine', 0.87, Grade.LOOK),
         ('correlation_affine', 0.9, Grade.BAD),
