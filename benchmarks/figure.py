@@ -16,20 +16,20 @@ from matching import pair_list, read_results
 
 
 def draw(groups: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Two panels that share the overlap: least Jacobian of either map, and time."""
+    """Two panels that share the overlap: least Jacobian of either map, and CPU time."""
     mpl.use('agg')
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(9, 4), layout='constrained')
     for method, results in sorted(groups.items()):
         overlap = mean(r['dice'] for r in results)
         least = min(min(r['min_jacobian'], r.get('min_jacobian_inverse', 1)) for r in results)
         for panel, value in zip(
-            panels, (least, median(r['seconds'] for r in results)), strict=True
+            panels, (least, median(r['cpu_seconds'] for r in results)), strict=True
         ):
             panel.plot(value, overlap, 'o')
             panel.annotate(method, (value, overlap), (5, 4), textcoords='offset points')
     panels[0].axvline(0, color='0.7')
     panels[0].set(xlabel='least Jacobian determinant of any pair', ylabel='mean Dice overlap')
-    panels[1].set(xlabel='median time (s)', xscale='log')
+    panels[1].set(xlabel='median CPU time (s)', xscale='log')
     for panel in panels:
         panel.margins(x=0.3, y=0.1)
     figure.savefig(path)
