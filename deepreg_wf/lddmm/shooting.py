@@ -149,11 +149,8 @@ def follow(momentum: Tensor, lattice: Lattice, steps: int) -> Path:
 
     def rates(momentum: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         velocity = metric.velocity(momentum)
-        return (
-            _momentum_rate(velocity, momentum, lattice),
-            _inverse_rate(velocity, inverse, lattice),
-            velocity,
-        )
+        of_momentum, of_inverse = _Rates.apply(velocity, momentum, inverse, lattice)  # type: ignore[no-untyped-call]
+        return of_momentum, of_inverse, velocity
 
     for _ in range(steps):
         m1, u1, velocity = rates(momentum, inverse)
@@ -184,11 +181,7 @@ def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
 
 def adjoint(v: Tensor, w: Tensor, lattice: Lattice) -> Tensor:
     """``ad_v w = (D v) w - (D w) v`` of velocities, (..., 3, X, Y, Z) each."""
-    result = torch.zeros_like(v)
-    for axis, matrix in enumerate(lattice.derivatives):
-        result.addcmul_(along(v, matrix, axis), _component(w, axis))
-        result.addcmul_(along(w, matrix, axis), _component(v, axis), value=-1)
-    return result
+    return _derivative_along(v, w, lattice) - _derivative_along(w, v, lattice)
 
 
 def coadjoint(v: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
@@ -196,69 +189,53 @@ def coadjoint(v: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
 
     Exactly so on the lattice, since its derivatives are skew-symmetric.
     """
-    result = torch.zeros_like(m)
+    return _transpose_derivative(v, m, lattice) + _divergence(m, v, lattice)
+
+
+def _derivative_along(field: Tensor, v: Tensor, lattice: Lattice) -> Tensor:
+    """``(D f) v``."""
+    result = torch.zeros_like(field)
     for axis, matrix in enumerate(lattice.derivatives):
-        result += along(m * _component(v, axis), matrix, axis)
-        _component(result, axis).add_((along(v, matrix, axis) * m).sum(dim=-4, keepdim=True))
+        result.addcmul_(along(field, matrix, axis), v.narrow(-4, axis, 1))
     return result
 
 
-def _component(field: Tensor, axis: int) -> Tensor:
-    return field.narrow(-4, axis, 1)
+def _transpose_derivative(field: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
+    """``(D f)^T m``."""
+    parts = [
+        (along(field, matrix, axis) * m).sum(dim=-4)
+        for axis, matrix in enumerate(lattice.derivatives)
+    ]
+    return torch.stack(parts, dim=-4)
 
 
-class _MomentumRate(torch.autograd.Function):
-    """``-ad*_v m``; what pairs with its variations is again ad and ad*."""
+def _divergence(m: Tensor, v: Tensor, lattice: Lattice) -> Tensor:
+    """``div(m v)``, component by component of m: minus the transpose of ``f -> (D f) v``."""
+    result = torch.zeros_like(m)
+    for axis, matrix in enumerate(lattice.derivatives):
+        result += along(m * v.narrow(-4, axis, 1), matrix, axis)
+    return result
+
+
+class _Rates(torch.autograd.Function):
+    """``-ad*_v m`` and ``-v - (D u) v``, the rates of the momentum and of the inverse map.
+
+    What pairs with their variations is again ad, ad* and the transposes of their parts.
+    """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, v: Tensor, m: Tensor, lattice: Lattice
-    ) -> Tensor:
-        ctx.save_for_backward(v, m)
+        ctx: torch.autograd.function.FunctionCtx, v: Tensor, m: Tensor, u: Tensor, lattice: Lattice
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(v, m, u)
         ctx.lattice = lattice  # type: ignore[attr-defined]
-        return coadjoint(v, m, lattice).neg_()
+        return coadjoint(v, m, lattice).neg_(), -v - _derivative_along(u, v, lattice)
 
     @staticmethod
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
-        v, m = ctx.saved_tensors  # type: ignore[attr-defined]
+        ctx: torch.autograd.function.FunctionCtx, of_m: Tensor, of_u: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        v, m, u = ctx.saved_tensors  # type: ignore[attr-defined]
         lattice = ctx.lattice  # type: ignore[attr-defined]
-        return coadjoint(grad, m, lattice), adjoint(grad, v, lattice), None
-
-
-class _InverseRate(torch.autograd.Function):
-    """``-v - (D u) v``, the rate of the displacement u of the inverse map."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, v: Tensor, u: Tensor, lattice: Lattice
-    ) -> Tensor:
-        ctx.save_for_backward(v, u)
-        ctx.lattice = lattice  # type: ignore[attr-defined]
-        rate = -v
-        for axis, matrix in enumerate(lattice.derivatives):
-            rate.addcmul_(along(u, matrix, axis), _component(v, axis), value=-1)
-        return rate
-
-    @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
-        v, u = ctx.saved_tensors  # type: ignore[attr-defined]
-        of_v, of_u = -grad, torch.zeros_like(u)
-        for axis, matrix in enumerate(ctx.lattice.derivatives):  # type: ignore[attr-defined]
-            stretched = (along(u, matrix, axis) * grad).sum(dim=-4, keepdim=True)
-            _component(of_v, axis).sub_(stretched)
-            of_u += along(grad * _component(v, axis), matrix, axis)
-        return of_v, of_u, None
-
-
-def _momentum_rate(v: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
-    rate: Tensor = _MomentumRate.apply(v, m, lattice)  # type: ignore[no-untyped-call]
-    return rate
-
-
-def _inverse_rate(v: Tensor, u: Tensor, lattice: Lattice) -> Tensor:
-    rate: Tensor = _InverseRate.apply(v, u, lattice)  # type: ignore[no-untyped-call]
-    return rate
+        of_v = coadjoint(of_m, m, lattice) - of_u - _transpose_derivative(u, of_u, lattice)
+        return of_v, adjoint(of_m, v, lattice), _divergence(of_u, v, lattice), None
