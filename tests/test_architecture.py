@@ -24,6 +24,7 @@ ROOMS = ('cli', 'workflows', 'interfaces')
 """From the outermost to the innermost; whatever else there is, is the library."""
 
 FOREIGN = {
+    'evaluation': {'numpy'},
     'lddmm': {'torch', 'numpy'},
     'quicksilver': {'torch', 'numpy', 'safetensors'},
     'spatial': {'numpy', 'scipy', 'nibabel', 'h5py', 'nitransforms'},
@@ -31,6 +32,7 @@ FOREIGN = {
 """The packages beside the standard library that a room may import."""
 
 NEIGHBOURS = {
+    'evaluation': {'evaluation', 'spatial', 'errors'},
     'lddmm': {'lddmm'},
     'quicksilver': {'lddmm', 'quicksilver'},
     'spatial': {'spatial', 'errors'},
@@ -114,7 +116,9 @@ def test_importing_the_package_is_quick_and_brings_nothing_heavy() -> None:
     assert not set(HEAVY) & set(modules.split())
 
 
-@pytest.mark.parametrize('module', ['deepreg_wf.cli.main', 'deepreg_wf.cli.demo'])
+@pytest.mark.parametrize(
+    'module', ['deepreg_wf.cli.main', 'deepreg_wf.cli.demo', 'deepreg_wf.cli.evaluate']
+)
 def test_importing_a_command_brings_nothing_heavy(module: str) -> None:
     """So that --help, --version and a wrong call are answered at once."""
     code = f'import sys, {module}; print(*sys.modules)'

@@ -14,14 +14,23 @@ from .files import (
     save_vector,
 )
 from .grid import VoxelGrid
-from .itk import load_affine, load_transform, read_composite, save_affine, write_composite
+from .itk import (
+    load_affine,
+    load_chain,
+    load_transform,
+    read_composite,
+    save_affine,
+    write_composite,
+)
 from .resample import resample
-from .transform import Transform
+from .transform import Chain, Transform
 
 __all__ = [
+    'Chain',
     'Transform',
     'VoxelGrid',
     'load_affine',
+    'load_chain',
     'load_displacement',
     'load_image',
     'load_transform',

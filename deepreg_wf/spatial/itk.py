@@ -7,6 +7,7 @@ order of a stack: a point meets the last of the file first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,21 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from ..errors import InputError
-from .files import LPS, check_orthogonal, replacing
+from .files import LPS, check_orthogonal, load_displacement, open_image, replacing
 from .grid import VoxelGrid
-from .transform import Transform
+from .transform import Chain, Transform
 
 Array = NDArray[np.float64]
 
 _FLIP = np.diag([*LPS, 1.0])
 _LINEAR = ('AffineTransform', 'MatrixOffsetTransformBase')
 _FIELD = 'DisplacementFieldTransform'
+_COMPOSITES = ('.h5', '.hdf5')
+_OTHER_FIELDS = {'Mapping': 'SPM', 'NREG_TRANS': 'NiftyReg'}
+"""Tools whose fields have the shape of ITK's, by the name of the intent in their headers."""
 
 
 def save_affine(path: str | Path, affine_ras: ArrayLike) -> None:
@@ -70,7 +75,7 @@ def load_affine(path: str | Path) -> Array:
         if not kind.startswith(_LINEAR):
             raise ValueError(kind)
         return _matrix(parameters, centre)
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError):
         raise InputError(
             f'{path}: it does not hold one affine transform of ITK in three dimensions; '
             'give a file that does.'
@@ -125,29 +130,69 @@ def read_composite(path: str | Path) -> Transform:
     InputError
         If there is no such file, it is damaged, or holds something else.
     """
-    if not Path(path).is_file():
-        raise InputError(f'{path}: there is no such file; check the path.')
-    try:
-        with h5py.File(path) as file:
-            return _assemble(list(_read_transforms(file['TransformGroup'])))
-    except (OSError, KeyError, ValueError, IndexError, AttributeError, TypeError):
-        raise InputError(
-            f'{path}: it is not an ITK composite of one affine and one displacement field; '
-            'give a file that is.'
-        ) from None
+    with _reading(path, 'one affine and one displacement field') as group:
+        return _assemble(list(_read_transforms(group)))
 
 
 def load_transform(path: str | Path) -> Transform:
-    """Read a composite (``.h5``) or an affine (``.txt``, ``.tfm``, ``.mat``).
+    """Read a composite (``.h5``), a field (``.nii``) or an affine (``.txt``, ``.tfm``, ``.mat``).
+
+    A field, whose name may end in ``.gz``, is in LPS mm, of shape (X, Y, Z, 1, 3).
 
     Raises
     ------
     InputError
         If there is no such file, it is damaged, or holds something else.
     """
-    if Path(path).suffix in ('.h5', '.hdf5'):
+    name = Path(path).name
+    if name.endswith(_COMPOSITES):
         return read_composite(path)
+    if name.endswith(('.nii', '.nii.gz')):
+        _check_field(path)
+        warp, grid = load_displacement(path)
+        return Transform(warp=warp, grid=grid)
     return Transform(affine=load_affine(path))
+
+
+def load_chain(path: str | Path) -> Chain:
+    """Read what `load_transform` reads, and composites of any number of transforms.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or holds something else.
+    """
+    if not Path(path).name.endswith(_COMPOSITES):
+        return Chain([load_transform(path)])
+    with _reading(path, 'affines and displacement fields') as group:
+        return Chain([_assemble([content]) for content in _read_transforms(group)])
+
+
+@contextmanager
+def _reading(path: str | Path, content: str) -> Iterator[Any]:
+    """Lend the transforms of a composite, and name the file where they are not as expected."""
+    if not Path(path).is_file():
+        raise InputError(f'{path}: there is no such file; check the path.')
+    try:
+        with h5py.File(path) as file:
+            yield file['TransformGroup']
+    except (OSError, KeyError, ValueError, IndexError, AttributeError, TypeError):
+        raise InputError(
+            f'{path}: it is not an ITK composite of {content}; give a file that is.'
+        ) from None
+
+
+def _check_field(path: str | Path) -> None:
+    """Refuse fields of other tools, which mean other things by their vectors."""
+    image, _ = open_image(path)
+    header: Any = image.header
+    tool = _OTHER_FIELDS.get(header.get_intent()[2])
+    if tool or image.shape[3:] != (1, 3):
+        what = f'a deformation of {tool}' if tool else f'of shape {image.shape}'
+        raise InputError(
+            f'{path}: it is {what}, not a displacement field of ITK (X, Y, Z, 1, 3) in LPS mm; '
+            'convert it.'
+        )
 
 
 def _parameters(affine_ras: Array) -> Array:

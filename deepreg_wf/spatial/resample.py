@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .grid import VoxelGrid
-from .transform import Transform, outside
+from .transform import Chain, Transform, outside
 
 Interpolation = Literal['linear', 'nearest', 'cubic']
 
@@ -24,7 +24,7 @@ def resample(
     data: NDArray[np.floating],
     source: VoxelGrid,
     target: VoxelGrid,
-    transform: Transform | None = None,
+    transform: Transform | Chain | None = None,
     *,
     interpolation: Interpolation = 'linear',
     default_value: float = 0.0,
@@ -42,7 +42,7 @@ def resample(
         Its grid.
     target : VoxelGrid
         The grid to fill.
-    transform : Transform, optional
+    transform : Transform or Chain, optional
         Maps points of the target to points of the source; the identity by default.
     interpolation : {'linear', 'nearest', 'cubic'}
         'cubic' is a B-spline through the voxels, which may overshoot at edges.

@@ -96,6 +96,35 @@ class Transform:
         return _apply(end @ after @ self.grid.affine, voxels)
 
 
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Transforms one after another, in the order of ITK: a point meets the last one first.
+
+    Attributes
+    ----------
+    links : sequence of Transform
+        Without any, it is the identity.
+    """
+
+    links: Sequence[Transform] = ()
+
+    def map_points(self, points: ArrayLike) -> Array:
+        """Map points in RAS+ mm, shape (..., 3), as a `Transform` does."""
+        mapped = np.asarray(points, dtype=np.float64)
+        for link in reversed(self.links):
+            mapped = link.map_points(mapped)
+        return mapped
+
+    def map_coordinates(
+        self, coordinates: Array, *, start: Array | None = None, end: Array | None = None
+    ) -> Array:
+        """Map coordinates that come first, shape (3, ...), as a `Transform` does."""
+        mapped = coordinates if start is None else _apply(start, coordinates)
+        for link in reversed(self.links):
+            mapped = link.map_coordinates(mapped)
+        return mapped if end is None else _apply(end, mapped)
+
+
 def outside(voxels: Array, shape: Sequence[int]) -> NDArray[np.bool_]:
     """Whether voxel coordinates, shape (3, ...), are in no voxel of a grid."""
     beyond = np.zeros(voxels.shape[1:], dtype=bool)

@@ -1,0 +1,22 @@
+"""How good a transform is, of whatever tool: label overlap, regularity, consistency."""
+
+from __future__ import annotations
+
+from .maps import Step, inverse_error, jacobian_determinant, load_map
+from .overlap import Overlap, label_overlaps, read_labels
+from .pairs import Evaluation, Pair, evaluate, pair_name, read_pairs
+
+__all__ = [
+    'Evaluation',
+    'Overlap',
+    'Pair',
+    'Step',
+    'evaluate',
+    'inverse_error',
+    'jacobian_determinant',
+    'label_overlaps',
+    'load_map',
+    'pair_name',
+    'read_labels',
+    'read_pairs',
+]
