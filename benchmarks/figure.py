@@ -6,6 +6,7 @@ python benchmarks/figure.py WORK FIGURE.svg --spacing 2 --pairs 1-2,2-1
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -35,6 +36,24 @@ def draw(groups: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure.savefig(path)
 
 
+def by_method(
+    work: Path,
+    spacing: float,
+    pairs: Collection[tuple[str, str]] | None = None,
+    methods: Collection[str] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Results at a spacing, method by method; all pairs and methods if not told which."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run, result in read_results(work).items():
+        if (
+            run.spacing == spacing
+            and (pairs is None or (run.moving, run.fixed) in pairs)
+            and (methods is None or run.method in methods)
+        ):
+            groups.setdefault(run.method, []).append(result)
+    return groups
+
+
 def main() -> None:
     """Read the results and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -43,13 +62,7 @@ def main() -> None:
     parser.add_argument('--spacing', type=float, default=2.0)
     parser.add_argument('--pairs', type=pair_list, help='MOVING-FIXED,...; all if none')
     args = parser.parse_args()
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for run, result in read_results(args.work).items():
-        if run.spacing == args.spacing and (
-            args.pairs is None or (run.moving, run.fixed) in args.pairs
-        ):
-            groups.setdefault(run.method, []).append(result)
-    draw(groups, args.figure)
+    draw(by_method(args.work, args.spacing, args.pairs), args.figure)
 
 
 if __name__ == '__main__':

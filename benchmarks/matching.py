@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,8 @@ def pair_list(text: str) -> list[tuple[str, str]]:
     return chosen
 
 
-def _parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('dataset', type=Path, help='BIDS dataset of extracted brains with labels')
     parser.add_argument('work', type=Path, help='folder for aligned brains and results')
@@ -117,22 +118,32 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu', help='of our own methods, as cuda')
     parser.add_argument('--again', action='store_true', help='also run what has a result')
     parser.add_argument('--table', action='store_true', help='only print the tables')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def run(args: argparse.Namespace) -> None:
     """Run the comparison and print its tables."""
-    args = _parse()
     failed = []
     if not args.table:
         # ITK looks at this once, when it is loaded.
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads)))
         subjects = prepare(args.dataset, args.work, args.spacing)
         failed = run_all(_runs(args, subjects), args.work, again=args.again)
-    print(tables(read_results(args.work).values()))
+    print(tables(chosen(args.work, args).values()))
     if failed:
         raise SystemExit(f'{len(failed)} runs failed')
 
 
+def chosen(work: Path, args: argparse.Namespace) -> dict[Run, dict[str, Any]]:
+    """Results of the methods, pairs and spacings that were asked for."""
+    return {
+        run: result
+        for run, result in read_results(work).items()
+        if run.method in args.methods
+        and run.spacing in args.spacing
+        and (args.pairs is None or (run.moving, run.fixed) in args.pairs)
+    }
+
+
 if __name__ == '__main__':
-    main()
+    run(parse())

@@ -26,6 +26,10 @@ from torch import Tensor
 from deepreg_wf.lddmm import diagnostics, fields
 
 OURS: dict[str, Callable[[Tensor, Tensor, float], Outcome]] = {
+    'predict': ours.register_predict,
+    'predict+correct': ours.register_network,
+    'refine-5': ours.register_refine_5,
+    'refine-20': ours.register_refine_20,
     'lddmm': ours.register_lddmm,
     'lddmm-ssd': ours.register_lddmm_ssd,
     'lddmm-power1': ours.register_power1,
@@ -37,11 +41,12 @@ METHODS: dict[str, Callable[[Tensor, Tensor, float], Outcome]] = {
     'synonly': peers.register_synonly,
     'greedy': peers.register_greedy,
     'greedy-svf': peers.register_greedy_svf,
+    'affine': ours.register_affine,
     'original': ours.register_original,
     **OURS,
 }
 
-ON_DEVICE = ('original', *OURS)
+ON_DEVICE = ('affine', 'original', *OURS)
 """Methods that run where the tensors are; the others know only the CPU."""
 
 VOXEL = (1.0, 1.0, 1.0)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from deepreg_wf import __version__, lddmm
 from deepreg_wf.lddmm.metric import Parameters
+from deepreg_wf.quicksilver import correct, load_checkpoint, predict
+from deepreg_wf.weights import SHIPPED
 
 POWER_1 = Parameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
 """Of the decay length of the default metric, and of its gain for waves of that length."""
@@ -92,6 +94,51 @@ def _outcome(geodesic: lddmm.Geodesic, watch: Stopwatch) -> Outcome:
     )
 
 
+def register_affine(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
+    """Leave everything where it is: what the affine alone gives, at no cost."""
+    with Stopwatch(moving.device) as watch:
+        grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device)
+        momentum = moving.new_zeros(3, *moving.shape)
+    return _outcome(lddmm.shoot(momentum, grid), watch)
+
+
+def register_network(
+    moving: Tensor,
+    fixed: Tensor,
+    spacing: float,
+    *,
+    corrected: bool = True,
+    refine: int = 0,
+) -> Outcome:
+    """Predict, correct, refine and shoot, with the networks that come with the package.
+
+    Parameters are those of `register_lddmm`; reading the networks is not in the time.
+    """
+    prediction = load_checkpoint(SHIPPED / 'prediction.safetensors', device=moving.device)
+    correction = load_checkpoint(SHIPPED / 'correction.safetensors', device=moving.device)
+    with Stopwatch(moving.device) as watch:
+        parameters = prediction.spec.metric
+        grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **parameters)
+        momentum = predict(prediction, moving, fixed, grid)
+        if corrected:
+            momentum = correct(correction, momentum, moving, fixed, grid)
+        if refine:
+            geodesic = lddmm.match(
+                moving,
+                fixed,
+                grid,
+                similarity=lddmm.DEFAULT_SIMILARITY,
+                schedule=lddmm.Schedule(per_level=refine),
+                start=momentum,
+            ).geodesic
+        else:
+            geodesic = lddmm.shoot(momentum, grid)
+    return _outcome(geodesic, watch)
+
+
+register_predict = functools.partial(register_network, corrected=False)
+register_refine_5 = functools.partial(register_network, refine=5)
+register_refine_20 = functools.partial(register_network, refine=20)
 register_lddmm_ssd = functools.partial(register_lddmm, similarity=lddmm.SSD())
 register_power1 = functools.partial(register_lddmm, metric=POWER_1)
 register_power1_ssd = functools.partial(register_lddmm, metric=POWER_1, similarity=lddmm.SSD())

@@ -16,7 +16,7 @@ from .errors import InputError
 ANALYSIS_LEVELS = ('participant',)
 SKULL_STRIP_MODES = ('auto', 'force', 'skip')
 SKULL_STRIP_METHODS = ('auto', 'deepbet')
-MOMENTUM_METHODS = ('optimise',)
+MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
 DIRECTIONS = ('template-to-subject', 'subject-to-template')
 DEFAULT_SPACE = 'MNI152NLin2009aSym'
 _FACTS = 'run'
@@ -88,6 +88,13 @@ class Registration:
     ----------
     momentum
         Where the initial momentum comes from.
+    refine
+        Iterations of matching, at each resolution, that a predicted momentum is refined by; a
+        momentum that is optimised has all it needs.
+    uncertainty
+        Momenta drawn from the probabilistic network to tell how sure the transform is; 0: none.
+    weights
+        Folder of trained networks; those of the package by default.
     direction
         Which image moves.
     registration_resolution
@@ -95,9 +102,16 @@ class Registration:
 
     """
 
-    momentum: str = _choice('optimise', *MOMENTUM_METHODS)
+    momentum: str = _choice('predict+correct', *MOMENTUM_METHODS)
+    refine: int = _number(5, low=0, high=1000)
+    uncertainty: int = _number(0, low=0, high=1000)
+    weights: Path | None = None
     direction: str = _choice('template-to-subject', *DIRECTIONS)
     registration_resolution: float = _number(2.0, low=0.5, high=8.0)
+
+    def __post_init__(self) -> None:
+        if self.uncertainty == 1:
+            raise InputError('uncertainty: 1 sample has no spread; give 2 or more, or 0 for none.')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +156,8 @@ class Execution:
         Processors in use at once; all that there are by default.
     omp_nthreads
         Threads of one step; by default what the images leave to each.
+    batch_size
+        Patches that go through a network at once, at most.
     mem_mb
         Memory that the steps may use together, in MiB.
     use_plugin
@@ -169,6 +185,7 @@ class Execution:
     device: str = 'auto'
     nprocs: int | None = _number(None, low=1)
     omp_nthreads: int | None = _number(None, low=1)
+    batch_size: int = _number(32, low=1)
     mem_mb: int | None = _number(None, low=1)
     use_plugin: Path | None = None
     clean_workdir: bool = False
@@ -201,7 +218,7 @@ class Settings:
     --------
     >>> settings = Settings.from_options({'bids_dir': '/data', 'output_dir': '/out'})
     >>> settings.registration.momentum
-    'optimise'
+    'predict+correct'
     >>> Settings.from_toml(settings.to_toml()) == settings
     True
 

@@ -41,6 +41,7 @@ def run(make_brain, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess
     whole = (bids / 'sub-01/anat/sub-01_T1w.nii.gz').read_bytes()
     (bids / 'sub-02/anat/sub-02_T1w.nii.gz').write_bytes(whole[: len(whole) // 2])
     options = ['-w', folder / 'work', '--registration-resolution', 4, '--nprocs', 1]
+    options += ['--refine', 2, '--uncertainty', 2]
     words = [sys.executable, '-m', 'deepreg_wf', bids, folder / 'out', 'participant', *options]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     return folder / 'out', done
@@ -69,6 +70,7 @@ def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
         f'{SPACE}_desc-brain_mask.nii.gz',
         f'{SPACE}_desc-logjacobian_T1w.nii.gz',
         f'{SPACE}_desc-momentum_T1w.nii.gz',
+        f'{SPACE}_desc-uncertainty_T1w.nii.gz',
         f'{SPACE}_desc-registration_qc.json',
     ],
 )
@@ -103,4 +105,5 @@ def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
 def test_there_is_a_page_for_both(run) -> None:
     good, bad = ((run[0] / f'sub-{label}.html').read_text() for label in ('01', '02'))
     assert 'desc-registration_T1w.svg' in good
+    assert 'desc-uncertainty_T1w.svg' in good
     assert 'truncated' in bad

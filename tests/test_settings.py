@@ -20,6 +20,10 @@ EVERYTHING = PLACES | {
     'skip_bids_validation': True,
     'skull_strip': 'force',
     'skull_strip_method': 'deepbet',
+    'momentum': 'predict',
+    'refine': 7,
+    'uncertainty': 20,
+    'weights': '/data/networks',
     'direction': 'subject-to-template',
     'registration_resolution': 1.1,
     'reports_only': True,
@@ -27,6 +31,7 @@ EVERYTHING = PLACES | {
     'device': 'cuda:1',
     'nprocs': 7,
     'omp_nthreads': 3,
+    'batch_size': 8,
     'mem_mb': 1234,
     'use_plugin': '/data/plugin.yml',
     'work_dir': '/scratch/work',
@@ -51,7 +56,7 @@ def test_round_trip_is_exact(options):
 
 def test_every_setting_is_in_the_round_trip_above():
     settings = Settings.from_options(EVERYTHING)
-    untouched = {'analysis_level', 'momentum', 'deterministic', 'output_spaces'}
+    untouched = {'analysis_level', 'deterministic', 'output_spaces'}
     untouched |= {'boilerplate_only'}
     names = {field.name for group in fields(settings) for field in fields(_group(settings, group))}
     assert names == EVERYTHING.keys() | untouched
@@ -90,7 +95,8 @@ def test_settings_do_not_change():
         (PLACES | {'registration_resolution': 0.1}, 'from 0.5 to 8'),
         (PLACES | {'registration_resolution': float('nan')}, 'out of range'),
         (PLACES | {'random_seed': -1}, 'random_seed: -1 is out of range'),
-        (PLACES | {'momentum': 'guess'}, "'guess' is unknown; choose optimise"),
+        (PLACES | {'momentum': 'guess'}, "'guess' is unknown; choose predict or predict+correct"),
+        (PLACES | {'uncertainty': 1}, '1 sample has no spread'),
         (PLACES | {'skull_strip': 'perhaps'}, 'choose auto or force or skip'),
         (PLACES | {'device': 'tpu'}, "device: 'tpu' is unknown"),
         (PLACES | {'device': 'cuda:x'}, 'choose auto, cpu, cuda or cuda:N'),

@@ -16,8 +16,12 @@ import deepreg_wf
 import deepreg_wf.interfaces
 import deepreg_wf.workflows
 from deepreg_wf.errors import InputError
+from deepreg_wf.settings import Registration
 from deepreg_wf.templates import Template
+from deepreg_wf.weights import SHIPPED
 from deepreg_wf.workflows import init_deepreg_wf, single_subject_name
+
+TURNED = 'subject-to-template'
 
 SKELETON = {
     '01': {'anat': [{'suffix': 'T1w'}, {'suffix': 'T2w'}]},
@@ -82,8 +86,11 @@ def expand(workflow):
         {},
         {'skull_strip': 'force', 'skull_strip_method': 'deepbet'},
         {'skull_strip': 'skip'},
-        {'direction': 'subject-to-template'},
-        {'registration_resolution': 4.0, 'sloppy': True},
+        {'registration': Registration(direction='subject-to-template')},
+        {'registration': Registration(registration_resolution=4.0), 'sloppy': True},
+        {'registration': Registration(momentum='predict', refine=0, uncertainty=5)},
+        {'registration': Registration(refine=0)},
+        {'registration': Registration(momentum='optimise')},
         {'omp_nthreads': 8, 'device': 'cuda:0'},
         {'random_seed': 7},
         {'space': 'custom'},
@@ -110,10 +117,11 @@ def test_every_image_has_a_workflow_that_carries_its_entities(build, bids_dir):
 def test_the_template_is_prepared_once(build, tmp_path):
     mask = tmp_path / 'mask.nii.gz'
     mask.touch()
-    nodes = of_class(build(mask=mask, registration_resolution=3.0), 'PrepareTemplate')
+    registration = Registration(registration_resolution=4.0)
+    nodes = of_class(build(mask=mask, registration=registration), 'PrepareTemplate')
     assert [node.fullname for node in nodes] == ['deepreg_wf.prepare_template']
     assert nodes[0].inputs.in_mask == str(mask)
-    assert nodes[0].inputs.resolution == 3.0
+    assert nodes[0].inputs.resolution == 4.0
 
 
 @pytest.mark.parametrize(
@@ -122,13 +130,14 @@ def test_the_template_is_prepared_once(build, tmp_path):
         ('skull_strip', 'force', 'SkullStrip', 'mode', 'force'),
         ('skull_strip_method', 'deepbet', 'SkullStrip', 'method', 'deepbet'),
         ('device', 'cuda:1', 'SkullStrip', 'device', 'cuda:1'),
-        ('device', 'cuda:1', 'RefineMomentum', 'device', 'cuda:1'),
+        ('device', 'cuda:1', 'PredictMomentum', 'device', 'cuda:1'),
+        ('batch_size', 5, 'PredictMomentum', 'batch_size', 5),
+        ('batch_size', 5, 'CorrectMomentum', 'batch_size', 5),
         ('device', 'cuda:1', 'GeodesicShooting', 'device', 'cuda:1'),
-        ('direction', 'subject-to-template', 'GeodesicShooting', 'direction', None),
         ('random_seed', 7, 'AffineAlign', 'seed', 7),
         ('omp_nthreads', 3, 'AffineAlign', 'num_threads', 3),
         ('omp_nthreads', 3, 'SkullStrip', 'num_threads', 3),
-        ('omp_nthreads', 3, 'RefineMomentum', 'num_threads', 3),
+        ('omp_nthreads', 3, 'CorrectMomentum', 'num_threads', 3),
         ('sloppy', True, 'AffineAlign', 'sloppy', True),
         ('sloppy', True, 'BiasCorrect', 'sloppy', True),
     ],
@@ -138,6 +147,77 @@ def test_options_reach_their_nodes(build, option, value, interface, trait, expec
     assert len(nodes) == len(NAMES)
     expected = value if expected is None else expected
     assert {getattr(node.inputs, trait) for node in nodes} == {expected}
+
+
+@pytest.mark.parametrize(
+    ('registration', 'interface', 'trait', 'expected'),
+    [
+        (Registration(direction=TURNED), 'GeodesicShooting', 'direction', TURNED),
+        (Registration(refine=7), 'RefineMomentum', 'per_level', 7),
+        (Registration(uncertainty=9), 'TransformUncertainty', 'samples', 9),
+        (
+            Registration(uncertainty=9, direction=TURNED),
+            'TransformUncertainty',
+            'direction',
+            TURNED,
+        ),
+        (Registration(), 'PredictMomentum', 'weights', str(SHIPPED / 'prediction.safetensors')),
+        (Registration(), 'CorrectMomentum', 'weights', str(SHIPPED / 'correction.safetensors')),
+        (
+            Registration(uncertainty=2),
+            'TransformUncertainty',
+            'weights',
+            str(SHIPPED / 'probabilistic.safetensors'),
+        ),
+    ],
+)
+def test_the_way_to_register_reaches_its_nodes(build, registration, interface, trait, expected):
+    nodes = of_class(build(registration=registration), interface)
+    assert len(nodes) == len(NAMES)
+    assert all(getattr(node.inputs, trait) == expected for node in nodes)
+
+
+@pytest.mark.parametrize(
+    ('registration', 'steps'),
+    [
+        (Registration(momentum='predict', refine=0), ['PredictMomentum']),
+        (Registration(refine=0), ['PredictMomentum', 'CorrectMomentum']),
+        (
+            Registration(),
+            ['PredictMomentum', 'CorrectMomentum', 'RefineMomentum'],
+        ),
+        (Registration(momentum='predict', refine=5), ['PredictMomentum', 'RefineMomentum']),
+        (Registration(momentum='optimise'), ['RefineMomentum']),
+    ],
+)
+def test_momenta_go_from_step_to_step(build, registration, steps):
+    workflow = build(registration=registration)
+    graph = expand(workflow)
+    (shoot, *_) = [n for n in graph if type(n.interface).__name__ == 'GeodesicShooting']
+    way, node = [], shoot
+    while node is not None:
+        before = [
+            source
+            for source, _, data in graph.in_edges(node, data=True)
+            if ('momentum', 'momentum') in data['connect']
+        ]
+        node = before[0] if before else None
+        way += [type(node.interface).__name__] if node else []
+    assert way[::-1] == steps
+    matched = 'RefineMomentum' in steps
+    assert bool(of_class(workflow, 'ConvergenceReportlet')) == matched
+
+
+def test_other_weights_are_taken_from_their_folder(build, tmp_path):
+    for name in ('prediction', 'correction'):
+        (tmp_path / f'{name}.safetensors').symlink_to(SHIPPED / f'{name}.safetensors')
+    nodes = of_class(build(registration=Registration(weights=tmp_path)), 'PredictMomentum')
+    assert {node.inputs.weights for node in nodes} == {str(tmp_path / 'prediction.safetensors')}
+
+
+def test_networks_that_do_not_fit_the_grid_are_told_of_before_anything_runs(build):
+    with pytest.raises(InputError, match='blocks of 4 mm'):
+        build(registration=Registration(registration_resolution=3.0))
 
 
 def test_heavy_nodes_ask_for_the_threads_that_they_use(build):

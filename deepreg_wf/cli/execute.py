@@ -11,9 +11,43 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
 
+from ..settings import Execution
 from .failures import Failure, collect_failures, participant_of
 from .progress import EVERYBODY, Display, Glossary, Monitor
 from .resources import Resources
+
+
+def configure(resources: Resources, execution: Execution, *, crash_dir: Path) -> None:
+    """Hold libraries to their threads, and set up Nipype; before any graph is built.
+
+    Parameters
+    ----------
+    resources, execution
+        What is used, and what was asked for.
+    crash_dir
+        Where crash files go, unless a node says otherwise.
+
+    """
+    os.environ['NIPYPE_NO_ET'] = '1'  # or Nipype looks up a host when it is imported
+    os.environ.update(resources.environment())
+    from nipype import config, logging
+
+    level = 'DEBUG' if execution.verbose > 1 else 'INFO'
+    config.update_config(
+        {
+            'execution': {
+                'crashdump_dir': str(crash_dir),
+                'crashfile_format': 'txt',
+                'create_report': 'false',
+                'poll_sleep_duration': '0.1',
+                'stop_on_first_crash': str(execution.stop_on_first_crash).lower(),
+            },
+            'logging': {'workflow_level': level, 'utils_level': level, 'interface_level': level},
+        }
+    )
+    logging.update_logging(config)
+    if execution.resource_monitor:
+        config.enable_resource_monitor()
 
 
 def execute(

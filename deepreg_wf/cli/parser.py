@@ -174,7 +174,28 @@ def _add_registration(parser: Parser) -> None:
         group,
         '--momentum',
         MOMENTUM_METHODS,
-        'where the initial momentum comes from; optimise: LDDMM matching',
+        'where the initial momentum comes from: a network, a second one that corrects it, or '
+        'LDDMM matching',
+    )
+    group.add_argument(
+        '--refine',
+        metavar='N',
+        type=int,
+        help='iterations of matching, at each resolution, after a prediction; 0: networks alone '
+        f'(default: {default_of("refine")})',
+    )
+    group.add_argument(
+        '--uncertainty',
+        metavar='SAMPLES',
+        type=int,
+        help='draw so many momenta and write how far their transforms differ, in mm '
+        '(default: none)',
+    )
+    group.add_argument(
+        '--weights',
+        metavar='DIR',
+        type=Path,
+        help='folder of networks that deepreg_wf-train made (default: those that come along)',
     )
     _add_choice(group, '--direction', DIRECTIONS, 'which image moves; both transforms are written')
     group.add_argument(
@@ -234,6 +255,13 @@ def _add_resources(parser: Parser) -> None:
         metavar='N',
         type=int,
         help='threads of one step (default: processors over images, 8 at most)',
+    )
+    group.add_argument(
+        '--batch-size',
+        metavar='N',
+        type=int,
+        help='patches that go through a network at once, at most; fewer where memory runs out '
+        f'(default: {default_of("batch_size")})',
     )
     group.add_argument(
         '--mem-mb', metavar='MIB', type=int, help='memory in use at once (default: nearly all)'

@@ -20,7 +20,10 @@ STEPS = {
     'BiasCorrect': 'bias field correction',
     'PrepareTemplate': 'preparing the template',
     'AffineAlign': 'affine alignment',
+    'PredictMomentum': 'prediction',
+    'CorrectMomentum': 'correction',
     'RefineMomentum': 'LDDMM matching',
+    'TransformUncertainty': 'uncertainty of the transform',
     'GeodesicShooting': 'geodesic shooting',
     'ComposeTransforms': 'composing the transforms',
     'ApplyTransforms': 'resampling',
@@ -29,6 +32,7 @@ STEPS = {
     'AlignmentReportlet': 'figure of the alignment',
     'LogJacobianReportlet': 'figure of the log-Jacobian',
     'MomentumReportlet': 'figure of the momentum',
+    'UncertaintyReportlet': 'figure of the uncertainty',
     'ConvergenceReportlet': 'figure of the matching',
 }
 LONG_STEPS = [

@@ -15,7 +15,7 @@ from .. import __version__
 from ..derivatives import write_text
 from ..settings import Settings
 from ..templates import Template, get_custom_template, get_template
-from .execute import execute
+from .execute import configure, execute
 from .failures import Failure
 from .inputs import Inputs, check_folders, find_inputs, make_writable
 from .logs import Streams, libraries_to
@@ -195,7 +195,7 @@ def _rewrite_reports(this: Run, streams: Streams) -> int:
 
 def _build(this: Run) -> Any:
     """Build the graph, and write what the output folder says of itself."""
-    _configure_nipype(this)
+    configure(this.resources, this.settings.execution, crash_dir=this.common_log_dir)
     from ..dataset import write_citation, write_dataset_files
     from ..workflows.base import init_deepreg_wf
 
@@ -207,11 +207,10 @@ def _build(this: Run) -> Any:
         template=this.template,
         skull_strip=settings.anatomical.skull_strip,
         skull_strip_method=settings.anatomical.skull_strip_method,
-        momentum=settings.registration.momentum,
-        direction=settings.registration.direction,
-        registration_resolution=settings.registration.registration_resolution,
+        registration=settings.registration,
         device=this.resources.device,
         omp_nthreads=this.resources.omp_nthreads,
+        batch_size=settings.execution.batch_size,
         random_seed=settings.execution.random_seed,
         sloppy=settings.execution.sloppy,
         run_id=this.run_id,
@@ -230,30 +229,6 @@ def _write_records(this: Run) -> None:
     )
     for participant in this.inputs.subjects:
         write_text(this.log_dir(participant) / f'{NAME}.toml', record)
-
-
-def _configure_nipype(this: Run) -> None:
-    """Hold libraries to their threads, and set up Nipype."""
-    os.environ.update(this.resources.environment())
-    from nipype import config, logging
-
-    execution = this.settings.execution
-    level = 'DEBUG' if execution.verbose > 1 else 'INFO'
-    config.update_config(
-        {
-            'execution': {
-                'crashdump_dir': str(this.common_log_dir),
-                'crashfile_format': 'txt',
-                'create_report': 'false',
-                'poll_sleep_duration': '0.1',
-                'stop_on_first_crash': str(execution.stop_on_first_crash).lower(),
-            },
-            'logging': {'workflow_level': level, 'utils_level': level, 'interface_level': level},
-        }
-    )
-    logging.update_logging(config)
-    if execution.resource_monitor:
-        config.enable_resource_monitor()
 
 
 def _without_t1w(this: Run) -> list[Failure]:

@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nipype import logging
-from nipype.interfaces.base import (
-    BaseInterfaceInputSpec,
-    File,
-    SimpleInterface,
-    Str,
-    TraitedSpec,
-    isdefined,
-    traits,
-)
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from deepreg_wf.errors import InputError
+from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_brain, load_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +20,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('nipype.interface')
 
 
-class _ComputeInputSpec(BaseInterfaceInputSpec):
-    device = Str('cpu', usedefault=True, nohash=True, desc="'cpu', 'cuda' or 'cuda:N'")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads on the CPU')
-
-
-class _RefineMomentumInputSpec(_ComputeInputSpec):
+class _RefineMomentumInputSpec(ComputeInputSpec):
     moving_image = File(exists=True, mandatory=True, desc='brain that is deformed')
     fixed_image = File(exists=True, mandatory=True, desc='brain to be met, on the same grid')
     fixed_mask = File(exists=True, desc='where the fixed image counts; everywhere by default')
@@ -41,6 +29,9 @@ class _RefineMomentumInputSpec(_ComputeInputSpec):
     metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
     iterations = traits.List(
         traits.Int, desc='most iterations per level, coarsest first; the last is the full grid'
+    )
+    per_level = traits.Int(
+        xor=['iterations'], desc='in place of that, the same number for each level from 4 mm on'
     )
 
 
@@ -70,8 +61,8 @@ class RefineMomentum(SimpleInterface):
         from deepreg_wf.spatial import save_vector
 
         torch.set_num_threads(self.inputs.num_threads)
-        moving, grid = _load_brain(self.inputs.moving_image, self.inputs.device)
-        fixed, _ = _load_brain(self.inputs.fixed_image, self.inputs.device, grid)
+        moving, grid = load_brain(self.inputs.moving_image, self.inputs.device)
+        fixed, _ = load_brain(self.inputs.fixed_image, self.inputs.device, grid)
         metric = lddmm.Metric(
             grid.shape, grid.spacing, device=self.inputs.device, **self._metric_parameters()
         )
@@ -108,16 +99,17 @@ class RefineMomentum(SimpleInterface):
 
         if isdefined(self.inputs.iterations):
             return Schedule(iterations=tuple(self.inputs.iterations))
-        return Schedule()
+        per_level = self.inputs.per_level
+        return Schedule(per_level=per_level if isdefined(per_level) else None)
 
     def _optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:
         path = getattr(self.inputs, name)
         if not isdefined(path):
             return None
-        return _load(path, self.inputs.device, grid, vector=vector)[0]
+        return load_tensor(path, self.inputs.device, grid, vector=vector)[0]
 
 
-class _GeodesicShootingInputSpec(_ComputeInputSpec):
+class _GeodesicShootingInputSpec(ComputeInputSpec):
     momentum = File(exists=True, mandatory=True, desc='initial momentum')
     metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
     direction = traits.Enum(
@@ -154,7 +146,7 @@ class GeodesicShooting(SimpleInterface):
         from deepreg_wf.spatial import save_displacement, save_image
 
         torch.set_num_threads(self.inputs.num_threads)
-        momentum, grid = _load(self.inputs.momentum, self.inputs.device, vector=True)
+        momentum, grid = load_tensor(self.inputs.momentum, self.inputs.device, vector=True)
         parameters = self.inputs.metric if isdefined(self.inputs.metric) else lddmm.DEFAULT_METRIC
         metric = lddmm.Metric(grid.shape, grid.spacing, device=self.inputs.device, **parameters)
         geodesic = lddmm.shoot(momentum, metric)
@@ -184,30 +176,6 @@ class GeodesicShooting(SimpleInterface):
             self._results[name] = str(folder / f'{name}.nii.gz')
         self._results['trace'] = str(folder / 'shooting.json')
         return runtime
-
-
-def _load(
-    path: str, device: str, grid: VoxelGrid | None = None, *, vector: bool = False
-) -> tuple[Tensor, VoxelGrid]:
-    """Read an image or a vector field, which has to lie on `grid` if that is given."""
-    import torch
-
-    from deepreg_wf.spatial import load_image, load_vector
-
-    data, own_grid = (load_vector if vector else load_image)(path)
-    if grid is not None and own_grid != grid:
-        raise InputError(f'{path}: it does not lie on the registration grid; resample it first.')
-    return torch.from_numpy(data).to(device), own_grid
-
-
-def _load_brain(path: str, device: str, grid: VoxelGrid | None = None) -> tuple[Tensor, VoxelGrid]:
-    from deepreg_wf.lddmm import normalise
-
-    image, own_grid = _load(path, device, grid)
-    try:
-        return normalise(image), own_grid
-    except ValueError as error:
-        raise InputError(f'{path}: {error}; look at the brain mask and the affine.') from None
 
 
 def _log_progress(spacing: float, iteration: int, energy: float) -> None:

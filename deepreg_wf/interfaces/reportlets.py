@@ -124,6 +124,23 @@ class MomentumReportlet(_TemplateReportlet):
         )
 
 
+class UncertaintyReportlet(_TemplateReportlet):
+    """Draw the uncertainty of the transform on the template."""
+
+    input_spec = _MapReportletInputSpec
+
+    def _draw(self) -> str:
+        from deepreg_wf.reports import Volume, magnitude_figure
+
+        return magnitude_figure(
+            self._reference(),
+            Volume.load(self.inputs.in_file),
+            symbol='σ',
+            meaning='standard deviation of the transform',
+            unit='mm',
+        )
+
+
 class _ConvergenceReportletInputSpec(BaseInterfaceInputSpec):
     in_trace = File(exists=True, mandatory=True, desc='energies of the matching (JSON)')
 

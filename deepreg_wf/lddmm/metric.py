@@ -106,6 +106,21 @@ class Metric:
         """Return the same metric on another grid."""
         return Metric(shape, spacing, **self.parameters, dtype=self.dtype, device=self.device)
 
+    @property
+    def root(self) -> Metric:
+        """The metric on this grid whose kernel, applied twice, is that of this one.
+
+        Raises
+        ------
+        ValueError
+            If the power is odd.
+        """
+        if self.power % 2:
+            raise ValueError(f'a metric of power {self.power} has no root of its own kind')
+        parameters = self.parameters
+        parameters['power'] //= 2
+        return Metric(self.shape, self.spacing, **parameters, dtype=self.dtype, device=self.device)
+
     def velocity(self, momentum: Tensor) -> Tensor:
         """Smooth a momentum to the velocity ``v = K m``.
 
@@ -118,14 +133,17 @@ class Metric:
         Tensor, shape (..., 3, X, Y, Z)
             In millimetres per unit time. Differentiable; K is its own adjoint.
         """
-        smoothed: Tensor = _ApplyKernel.apply(momentum, self._kernel)  # type: ignore[no-untyped-call]
+        smoothed: Tensor = _ApplySymbol.apply(momentum, self._kernel)  # type: ignore[no-untyped-call]
         return smoothed
 
     def momentum(self, velocity: Tensor) -> Tensor:
-        """Return the momentum ``m = L v`` of a velocity, both of shape (..., 3, X, Y, Z)."""
+        """Return the momentum ``m = L v`` of a velocity, both of shape (..., 3, X, Y, Z).
+
+        Differentiable, as `velocity` is.
+        """
         result = velocity
         for _ in range(self.power):
-            result = _multiply(result, self._operator)
+            result = _ApplySymbol.apply(result, self._operator)  # type: ignore[no-untyped-call]
         return result
 
     def energy(self, momentum: Tensor, velocity: Tensor | None = None) -> Tensor:
@@ -209,17 +227,17 @@ def _symmetric_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([entry(i, i) for i in range(3)] + [entry(i, j) for i, j in _OFF_DIAGONAL])
 
 
-class _ApplyKernel(torch.autograd.Function):
-    """Multiplication by K in the frequency domain; being symmetric it is its own backward."""
+class _ApplySymbol(torch.autograd.Function):
+    """Multiplication by K or L in the frequency domain; symmetric, each is its own backward."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, m: Tensor, kernel: Tensor) -> Tensor:
-        ctx.kernel = kernel  # type: ignore[attr-defined]
-        return _multiply(m, kernel)
+    def forward(ctx: torch.autograd.function.FunctionCtx, m: Tensor, symbol: Tensor) -> Tensor:
+        ctx.symbol = symbol  # type: ignore[attr-defined]
+        return _multiply(m, symbol)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        return _multiply(grad, ctx.kernel), None  # type: ignore[attr-defined]
+        return _multiply(grad, ctx.symbol), None  # type: ignore[attr-defined]
 
 
 def _multiply(m: Tensor, symbol: Tensor) -> Tensor:

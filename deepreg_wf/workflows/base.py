@@ -15,9 +15,12 @@ from deepreg_wf.derivatives import derivative_path, parse_entities
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
 from deepreg_wf.interfaces.transforms import ApplyTransforms
+from deepreg_wf.settings import Registration
 from deepreg_wf.templates import TEMPLATEFLOW_ROOT
+from deepreg_wf.weights import Weights, find_weights
 from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
 from deepreg_wf.workflows.outputs import init_outputs_wf
+from deepreg_wf.workflows.quicksilver import is_matched
 from deepreg_wf.workflows.registration import init_registration_wf
 from deepreg_wf.workflows.reports import init_reportlets_wf
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 # A linear interpolation is what antsApplyTransforms does unless told otherwise, and it cannot
 # ring: cubic and sinc kernels leave dark rims and negative values around extracted brains.
 T1W_INTERPOLATION = 'linear'
+
+DEFAULTS = Registration()
+"""How brains are registered unless told otherwise."""
 
 _TEMPLATE = ('template_brain', 'template_mask', 'template_reference')
 _NATIVE = ('t1w_preproc', 't1w_mask', 'skull_strip_method')
@@ -53,11 +59,10 @@ def init_deepreg_wf(
     template: Template,
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
-    momentum: str = 'optimise',
-    direction: str = 'template-to-subject',
-    registration_resolution: float = 2.0,
+    registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
+    batch_size: int = 32,
     random_seed: int = 0,
     sloppy: bool = False,
     run_id: str,
@@ -96,18 +101,16 @@ def init_deepreg_wf(
         Whether images that are of the brain only already are stripped.
     skull_strip_method : {'auto', 'deepbet'}
         What strips.
-    momentum : {'optimise'}
-        Where the initial momentum comes from.
-    direction : {'template-to-subject', 'subject-to-template'}
-        Which image the momentum moves onto which.
-    registration_resolution : float
-        Voxel size of the registration grid, in mm.
+    registration : Registration
+        Where the momentum comes from and on which grid it lives.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     omp_nthreads : int
         Threads of the nodes that can use several.
+    batch_size : int
+        Patches that go through a network at once, at most.
     random_seed : int
-        Seed of the affine registration.
+        Seed of the affine registration, and of the momenta that are drawn.
     sloppy : bool
         Fast and rough, for tests.
     run_id : str
@@ -130,7 +133,7 @@ def init_deepreg_wf(
     _check_names(images)
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _DESCRIPTION.format(version=__version__)
-    prepare = _prepare_template(template, registration_resolution)
+    prepare = _prepare_template(template, registration.registration_resolution)
     for image in images:
         single_subject_wf = init_single_subject_wf(
             t1w_file=image,
@@ -139,11 +142,10 @@ def init_deepreg_wf(
             template=template,
             skull_strip=skull_strip,
             skull_strip_method=skull_strip_method,
-            momentum=momentum,
-            direction=direction,
-            registration_resolution=registration_resolution,
+            registration=registration,
             device=device,
             omp_nthreads=omp_nthreads,
+            batch_size=batch_size,
             random_seed=random_seed,
             sloppy=sloppy,
             name=single_subject_name(image),
@@ -164,11 +166,10 @@ def init_single_subject_wf(
     template: Template,
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
-    momentum: str = 'optimise',
-    direction: str = 'template-to-subject',
-    registration_resolution: float = 2.0,
+    registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
+    batch_size: int = 32,
     random_seed: int = 0,
     sloppy: bool = False,
     name: str = 'single_subject_wf',
@@ -194,8 +195,8 @@ def init_single_subject_wf(
     ----------
     t1w_file : Path
         The raw image.
-    bids_dir, output_dir, template, skull_strip, skull_strip_method, momentum, direction, \
-registration_resolution, device, omp_nthreads, random_seed, sloppy
+    bids_dir, output_dir, template, skull_strip, skull_strip_method, registration, device, \
+omp_nthreads, batch_size, random_seed, sloppy
         As in `init_deepreg_wf`.
     name : str
         Name of the workflow.
@@ -227,10 +228,14 @@ registration_resolution, device, omp_nthreads, random_seed, sloppy
         device=device,
     )
     registration_wf = init_registration_wf(
-        momentum=momentum,
-        direction=direction,
+        momentum=registration.momentum,
+        refine=registration.refine,
+        uncertainty=registration.uncertainty,
+        weights=_find_weights(registration),
+        direction=registration.direction,
         device=device,
         omp_nthreads=omp_nthreads,
+        batch_size=batch_size,
         random_seed=random_seed,
         sloppy=sloppy,
     )
@@ -239,10 +244,20 @@ registration_resolution, device, omp_nthreads, random_seed, sloppy
         bids_dir=bids_dir,
         output_dir=output_dir,
         template=template,
-        registration_resolution=registration_resolution,
-        direction=direction,
+        registration_resolution=registration.registration_resolution,
+        direction=registration.direction,
+        uncertainty=registration.uncertainty > 0,
     )
-    reportlets_wf = init_reportlets_wf(output_dir=output_dir, t1w_file=t1w_file, template=template)
+    matched = is_matched(registration.momentum, registration.refine)
+    reportlets_wf = init_reportlets_wf(
+        output_dir=output_dir,
+        t1w_file=t1w_file,
+        template=template,
+        convergence=matched,
+        uncertainty=registration.uncertainty > 0,
+    )
+    maps = [*_MAPS, *(['uncertainty'] if registration.uncertainty else [])]
+    traces = ['matching_trace'] if matched else []
     workflow.connect(
         [
             (inputnode, anat_wf, [('t1w', 'inputnode.t1w')]),
@@ -251,13 +266,22 @@ registration_resolution, device, omp_nthreads, random_seed, sloppy
             (anat_wf, registration_wf, _edges('t1w_brain', 't1w_mask')),
             (anat_wf, outputs_wf, _edges(*_NATIVE)),
             (anat_wf, reportlets_wf, _edges(*_NATIVE)),
-            (registration_wf, outputs_wf, _edges('t1w2std', 'std2t1w', 'trace', *_MAPS)),
-            (registration_wf, reportlets_wf, _edges('t1w_affine', 'matching_trace', *_MAPS)),
+            (registration_wf, outputs_wf, _edges('t1w2std', 'std2t1w', 'trace', *maps)),
+            (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
         ]
     )
     _resample(workflow)
     workflow.__postdesc__ = _RESAMPLING.format(space=template.space, citation=_cite(template))
     return workflow
+
+
+def _find_weights(registration: Registration) -> Weights:
+    return find_weights(
+        momentum=registration.momentum,
+        uncertainty=registration.uncertainty,
+        resolution=registration.registration_resolution,
+        folder=registration.weights,
+    )
 
 
 def single_subject_name(t1w_file: Path) -> str:

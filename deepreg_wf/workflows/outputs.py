@@ -39,6 +39,7 @@ def init_outputs_wf(
     template: Template,
     registration_resolution: float,
     direction: str,
+    uncertainty: bool = False,
     name: str = 'outputs_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that stores the derivatives of one T1-weighted image.
@@ -72,6 +73,8 @@ def init_outputs_wf(
         Voxel size, in mm, of the grid that the momentum and the log-Jacobian lie on.
     direction : {'template-to-subject', 'subject-to-template'}
         Which image the momentum moves onto which.
+    uncertainty : bool
+        Whether there is a map of the uncertainty.
     name : str
         Name of the workflow.
 
@@ -89,6 +92,8 @@ def init_outputs_wf(
         Image and mask on the output grid of the template
     log_jacobian, momentum
         Maps on the registration grid
+    uncertainty
+        Map on the registration grid; only with `uncertainty`
     trace
         Record of the shooting (JSON), with the metric
     qc
@@ -96,7 +101,8 @@ def init_outputs_wf(
 
     Outputs
     -------
-    t1w_preproc, t1w_mask, t1w2std, std2t1w, t1w_std, mask_std, log_jacobian, momentum, qc
+    t1w_preproc, t1w_mask, t1w2std, std2t1w, t1w_std, mask_std, log_jacobian, momentum, qc, \
+uncertainty
         The stored files
     """
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -107,6 +113,8 @@ def init_outputs_wf(
         *_on_output_grid(t1w_file, template),
         *_on_registration_grid(t1w_file, template, registration_resolution, direction),
     ]
+    if uncertainty:
+        derivatives.append(_uncertainty(t1w_file, template, registration_resolution))
     fields = [derivative.field for derivative in derivatives]
     # What only the run can tell is added to the sidecar then.
     measured = {
@@ -284,6 +292,26 @@ def _on_registration_grid(
     )
     qc_entities = entities | {'desc': 'registration', 'suffix': 'qc'}
     return momentum, log_jacobian, _Derivative(source=source, field='qc', entities=qc_entities)
+
+
+def _uncertainty(source: Path, template: Template, resolution: float) -> _Derivative:
+    """How far the transforms differ that a probabilistic network gives."""
+    return _Derivative(
+        source=source,
+        field='uncertainty',
+        entities=_space(template) | {'desc': 'uncertainty'},
+        metadata={
+            'Description': (
+                'Standard deviation, over momenta drawn from a network with dropout, of the place '
+                'in the T1-weighted image, after its affine alignment, that a voxel of the '
+                'template is mapped to: the square root of the summed variances of the three axes.'
+            ),
+            'Units': 'mm',
+            'Direction': 'template-to-subject',
+            'Sources': _preproc_and_mask(source),
+            **_map_metadata(template, resolution),
+        },
+    )
 
 
 def _map_metadata(template: Template, resolution: float) -> dict[str, Any]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.momentum import GeodesicShooting, RefineMomentum
+from deepreg_wf.interfaces.prediction import (
+    CorrectMomentum,
+    PredictMomentum,
+    TransformUncertainty,
+)
+from deepreg_wf.weights import Weights, find_weights
 
 if TYPE_CHECKING:
+    from nipype.interfaces.base import BaseInterface
     from niworkflows.engine.workflows import LiterateWorkflow
 
 SLOPPY_ITERATIONS = (10, 0)
@@ -17,21 +24,42 @@ SLOPPY_ITERATIONS = (10, 0)
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_affine', 't1w_mask_affine')
 _MAPS = ('warp', 'inverse_warp', 'log_jacobian', 'trace')
-_DESCRIPTION = """\
+_OUTPUTS = ('momentum', *_MAPS, 'matching_trace', 'uncertainty')
+_GEODESIC = """\
 The deformable part of the transform is the end point of a geodesic of diffeomorphisms
 (large deformation diffeomorphic metric mapping, LDDMM [@beg2005; @miller2006]), given by its
-initial vector momentum [@singh2013], which was optimised by L-BFGS [@lbfgs], coarse to fine, for the local
-normalised cross-correlation of {moving} with {fixed}. The inverse comes from the same geodesic.
+initial vector momentum [@singh2013], which carries {moving} onto {fixed}. """
+_MOMENTUM = {
+    'predict': 'The momentum was predicted from image patches by a convolutional network '
+    '(Quicksilver [@quicksilver2017])',
+    'predict+correct': 'The momentum was predicted from image patches by a convolutional network '
+    'and corrected by a second one (Quicksilver [@quicksilver2017])',
+    'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
+    'normalised cross-correlation of the images',
+}
+_REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs] at each of several resolutions
+for the local normalised cross-correlation of the images"""
+_INVERSE = """. The inverse comes from the same geodesic.
+
+"""
+_UNCERTAINTY = """\
+The uncertainty of the transform was estimated from {samples} momenta drawn from a network with
+dropout [@quicksilver2017].
 
 """
 
 
 def init_quicksilver_wf(
     *,
-    momentum: str = 'optimise',
+    momentum: str = 'predict+correct',
+    refine: int = 5,
+    uncertainty: int = 0,
+    weights: Weights | None = None,
     direction: str = 'template-to-subject',
     device: str = 'cpu',
     omp_nthreads: int = 1,
+    batch_size: int = 32,
+    random_seed: int = 0,
     sloppy: bool = False,
     name: str = 'quicksilver_wf',
 ) -> LiterateWorkflow:
@@ -47,14 +75,25 @@ def init_quicksilver_wf(
 
     Parameters
     ----------
-    momentum : {'optimise'}
-        Where the initial momentum comes from: LDDMM matching.
+    momentum : {'predict+correct', 'predict', 'optimise'}
+        Where the initial momentum comes from: networks, or LDDMM matching.
+    refine : int
+        Iterations of matching, at each resolution from 4 mm to the grid, that a predicted
+        momentum is refined by; 0 for none. Optimisation goes on to its end whatever this says.
+    uncertainty : int
+        Momenta that are drawn to tell how sure the transform is; 0 for none.
+    weights : Weights, optional
+        The networks; those that come with the package by default.
     direction : {'template-to-subject', 'subject-to-template'}
         Which image the momentum moves onto which.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     omp_nthreads : int
         Threads on the CPU.
+    batch_size : int
+        Patches that go through a network at once, at most.
+    random_seed : int
+        Of the momenta that are drawn.
     sloppy : bool
         Fast and rough, for tests.
     name : str
@@ -75,41 +114,97 @@ def init_quicksilver_wf(
         Displacements from template points to points of the aligned subject, and back
     log_jacobian
         Log-determinant of the warp
-    trace, matching_trace
-        Records of the shooting and of the matching (JSON)
+    trace
+        Record of the shooting (JSON)
+    matching_trace
+        Record of the matching (JSON), if there was any
+    uncertainty
+        Standard deviation of the warp in mm, if it was asked for
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    if momentum != 'optimise':
-        raise ValueError(f"momentum must be 'optimise', got {momentum!r}")
-    ends = ['t1w_affine', 'template_brain']
-    words = ['the subject', 'the template']
+    weights = weights or find_weights(momentum=momentum, uncertainty=uncertainty)
+    ends = {'moving_image': 't1w_affine', 'fixed_image': 'template_brain'}
+    words = {'moving': 'the subject', 'fixed': 'the template'}
     if direction == 'template-to-subject':
-        ends.reverse()
-        words.reverse()
+        ends = dict(zip(ends, reversed(ends.values()), strict=True))
+        words = dict(zip(words, reversed(words.values()), strict=True))
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _DESCRIPTION.format(moving=words[0], fixed=words[1])
-    inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=['momentum', *_MAPS, 'matching_trace']), name='outputnode'
-    )
+    workflow.__desc__ = _describe(momentum, refine, uncertainty).format(**words)
     compute = {'device': device, 'num_threads': omp_nthreads}
-    match = RefineMomentum(**compute)
-    if sloppy:
-        match.inputs.iterations = [*SLOPPY_ITERATIONS]
-    match_node = pe.Node(match, name='match', n_procs=omp_nthreads, mem_gb=3.0)
-    shoot_node = pe.Node(
-        GeodesicShooting(direction=direction, **compute),
-        name='shoot',
-        n_procs=omp_nthreads,
-        mem_gb=2.0,
-    )
+    network = compute | {'batch_size': batch_size}
+    steps = _momentum_steps(momentum, refine, weights, compute, network, sloppy)
+    shoot = _node('shoot', GeodesicShooting(direction=direction, **compute), 2.0)
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
+    images = [(source, target) for target, source in ends.items()]
+    for before, step in zip([None, *steps], steps, strict=False):
+        workflow.connect([(inputnode, step, images)])
+        if before is not None:
+            passed = [('momentum', 'momentum')]
+            # Refinement has to keep to the metric of the networks.
+            if step.name == 'match':
+                passed.append(('metric', 'metric'))
+            workflow.connect([(before, step, passed)])
+    last = steps[-1]
     workflow.connect(
         [
-            (inputnode, match_node, [(ends[0], 'moving_image'), (ends[1], 'fixed_image')]),
-            (match_node, shoot_node, [('momentum', 'momentum'), ('metric', 'metric')]),
-            (match_node, outputnode, [('momentum', 'momentum'), ('trace', 'matching_trace')]),
-            (shoot_node, outputnode, [(field, field) for field in _MAPS]),
+            (last, shoot, [('momentum', 'momentum'), ('metric', 'metric')]),
+            (last, outputnode, [('momentum', 'momentum')]),
+            (shoot, outputnode, [(field, field) for field in _MAPS]),
         ]
     )
+    if last.name == 'match':
+        workflow.connect(last, 'trace', outputnode, 'matching_trace')
+    if uncertainty:
+        sampling = TransformUncertainty(
+            weights=str(weights.probabilistic),
+            samples=uncertainty,
+            seed=random_seed,
+            direction=direction,
+            **network,
+        )
+        sample = _node('sample', sampling, 2.0)
+        workflow.connect([(inputnode, sample, images)])
+        workflow.connect(sample, 'uncertainty', outputnode, 'uncertainty')
     return workflow
+
+
+def is_matched(momentum: str, refine: int) -> bool:
+    """Whether a momentum is matched, and so has a trace of its energy."""
+    return momentum == 'optimise' or refine > 0
+
+
+def _momentum_steps(
+    momentum: str,
+    refine: int,
+    weights: Weights,
+    compute: dict[str, Any],
+    network: dict[str, Any],
+    sloppy: bool,
+) -> list[pe.Node]:
+    """The nodes that lead to the momentum, one after the other."""
+    if momentum == 'optimise':
+        match = RefineMomentum(**compute)
+        if sloppy:
+            match.inputs.iterations = [*SLOPPY_ITERATIONS]
+        return [_node('match', match, 3.0)]
+    steps = [_node('predict', PredictMomentum(weights=str(weights.prediction), **network), 1.5)]
+    if momentum == 'predict+correct':
+        correct = CorrectMomentum(weights=str(weights.correction), **network)
+        steps.append(_node('correct', correct, 2.0))
+    if refine:
+        steps.append(_node('match', RefineMomentum(per_level=refine, **compute), 3.0))
+    return steps
+
+
+def _node(name: str, interface: BaseInterface, mem_gb: float) -> pe.Node:
+    return pe.Node(interface, name=name, n_procs=interface.inputs.num_threads, mem_gb=mem_gb)
+
+
+def _describe(momentum: str, refine: int, uncertainty: int) -> str:
+    text = _GEODESIC + _MOMENTUM[momentum]
+    if refine and momentum != 'optimise':
+        text += _REFINED.replace('{refine}', str(refine))
+    text += _INVERSE
+    return text + (_UNCERTAINTY.replace('{samples}', str(uncertainty)) if uncertainty else '')

@@ -15,17 +15,23 @@ from deepreg_wf.workflows.quicksilver import init_quicksilver_wf
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
+    from deepreg_wf.weights import Weights
+
 _INPUTS = ('template_brain', 'template_mask', 't1w_brain', 't1w_mask', 't1w_file')
-_GEODESIC = ('momentum', 'log_jacobian', 'trace', 'matching_trace')
+_GEODESIC = ('momentum', 'log_jacobian', 'trace', 'matching_trace', 'uncertainty')
 _OUTPUTS = ('t1w2std', 'std2t1w', 't1w_affine', *_GEODESIC, 'qc')
 
 
 def init_registration_wf(
     *,
-    momentum: str = 'optimise',
+    momentum: str = 'predict+correct',
+    refine: int = 5,
+    uncertainty: int = 0,
+    weights: Weights | None = None,
     direction: str = 'template-to-subject',
     device: str = 'cpu',
     omp_nthreads: int = 1,
+    batch_size: int = 32,
     random_seed: int = 0,
     sloppy: bool = False,
     name: str = 'registration_wf',
@@ -42,16 +48,14 @@ def init_registration_wf(
 
     Parameters
     ----------
-    momentum : {'optimise'}
-        Where the initial momentum comes from.
-    direction : {'template-to-subject', 'subject-to-template'}
-        Which image the momentum moves onto which.
+    momentum, refine, uncertainty, weights, direction, batch_size
+        As in `init_quicksilver_wf`.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     omp_nthreads : int
         Threads of the nodes that can use several.
     random_seed : int
-        Seed of the affine registration.
+        Seed of the affine registration, and of the momenta that are drawn.
     sloppy : bool
         Fast and rough, for tests.
     name : str
@@ -75,7 +79,9 @@ def init_registration_wf(
     momentum, log_jacobian
         Maps on the registration grid
     trace, matching_trace
-        Records of the shooting and of the matching (JSON)
+        Records of the shooting and, if there was any, of the matching (JSON)
+    uncertainty
+        Standard deviation of the warp in mm, if it was asked for
     qc
         Figures of merit (JSON)
     """
@@ -87,9 +93,14 @@ def init_registration_wf(
     affine_wf = init_affine_wf(omp_nthreads=omp_nthreads, random_seed=random_seed, sloppy=sloppy)
     quicksilver_wf = init_quicksilver_wf(
         momentum=momentum,
+        refine=refine,
+        uncertainty=uncertainty,
+        weights=weights,
         direction=direction,
         device=device,
         omp_nthreads=omp_nthreads,
+        batch_size=batch_size,
+        random_seed=random_seed,
         sloppy=sloppy,
     )
     compose = pe.Node(ComposeTransforms(), name='compose', mem_gb=1.0)

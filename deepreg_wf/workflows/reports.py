@@ -18,6 +18,7 @@ from deepreg_wf.interfaces.reportlets import (
     MomentumReportlet,
     QualityReportlet,
     SummaryReportlet,
+    UncertaintyReportlet,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _FIELDS = (
     'momentum',
     'qc',
     'matching_trace',
+    'uncertainty',
 )
 
 # By label of the `desc` entity: what each reportlet is connected to, its inputs by their source.
@@ -48,6 +50,7 @@ _STANDARD = {
     'registration': {'t1w_std': 'in_file', 'mask_std': 'in_mask'},
     'logjacobian': {'log_jacobian': 'in_file'},
     'momentum': {'momentum': 'in_file'},
+    'uncertainty': {'uncertainty': 'in_file'},
     'qc': {'qc': 'in_qc'},
     'convergence': {'matching_trace': 'in_trace'},
 }
@@ -59,6 +62,7 @@ def init_reportlets_wf(
     t1w_file: Path,
     template: Template,
     convergence: bool = True,
+    uncertainty: bool = False,
     name: str = 'reportlets_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that draws the report on one T1-weighted image.
@@ -90,6 +94,8 @@ def init_reportlets_wf(
         Its images are drawn, its name tells the space.
     convergence : bool
         Draw the energy of the matching; nothing is matched where momenta are predicted.
+    uncertainty : bool
+        Draw the uncertainty of the transform.
     name : str
         Name of the workflow.
 
@@ -109,6 +115,8 @@ def init_reportlets_wf(
         Figures of merit of the registration (JSON)
     matching_trace
         Energies of the matching (JSON); not read without `convergence`
+    uncertainty
+        Map in the space of the template; not read without `uncertainty`
 
     Returns
     -------
@@ -123,8 +131,9 @@ def init_reportlets_wf(
     if template.cohort is not None:
         space['cohort'] = template.cohort
     reportlets = _reportlets(t1w_file, template)
-    if not convergence:
-        del reportlets['convergence']
+    wanted = {'convergence': convergence, 'uncertainty': uncertainty}
+    for desc in (desc for desc, is_wanted in wanted.items() if not is_wanted):
+        del reportlets[desc]
     for desc, reportlet in reportlets.items():
         edges = (_NATIVE | _STANDARD)[desc]
         draw = pe.Node(reportlet, name=f'draw_{desc}', mem_gb=0.5)
@@ -156,6 +165,7 @@ def _reportlets(t1w_file: Path, template: Template) -> dict[str, BaseInterface]:
         'registration': AlignmentReportlet(**images),
         'logjacobian': LogJacobianReportlet(**images),
         'momentum': MomentumReportlet(**images),
+        'uncertainty': UncertaintyReportlet(**images),
         'qc': QualityReportlet(),
         'convergence': ConvergenceReportlet(),
     }

@@ -1,0 +1,175 @@
+"""The command ``deepreg_wf-train``: from a cohort to trained networks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..errors import InputError
+from ..settings import DEFAULT_SPACE
+from .main import INTERRUPTED, USAGE_ERROR
+from .parser import Parser
+from .resources import available_processors, resolve_device
+from .summary import ALL_DONE
+
+if TYPE_CHECKING:
+    from ..quicksilver.training import Cohort, TrainingSettings
+
+COHORT_FILE = 'cohort.safetensors'
+
+_HELP = {
+    'features': 'channels f of the first layer of the networks',
+    'spacing': 'size in mm of the blocks that the networks see',
+    'stride': 'blocks from one patch to the next in prediction, at most',
+    'prediction_patches': 'patches that the prediction network imitates teachers on',
+    'prediction_pairs': 'pairs that it then registers end to end',
+    'correction_patches': 'the same of the correction network; 0: none is trained',
+    'correction_pairs': 'the same of the correction network',
+    'probabilistic_patches': 'the same of the probabilistic network; 0: none is trained',
+    'between': 'matched pairs of two subjects, beside those with the template',
+    'geodesics': 'random known geodesics',
+    'rate': 'largest learning rate',
+    'batch': 'patches a step',
+    'seed': 'of all that is random',
+}
+_EPILOG = """\
+The same call again goes on where the last one ended. What a folder holds of an earlier stage
+(cohort.safetensors, teachers, states of the networks) is not made again; a plan that differs
+starts its network anew. Once there is a cohort.safetensors, torch, numpy and safetensors are all
+that has to be installed, so that it can be trained on another machine.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train networks on a cohort.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Words after the name of the program; those of ``sys.argv`` by default.
+
+    Returns
+    -------
+    int
+        0, trained; 2, the call or the cohort is unusable; 130, interrupted.
+    """
+    options = build_parser().parse_args(argv)
+    try:
+        device = resolve_device(options.device)
+        cohort = _find_cohort(options, device)
+        _train(options, cohort, device)
+    except InputError as error:
+        print(f'deepreg_wf-train: {error}', file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print('deepreg_wf-train: interrupted; the same call goes on from here.', file=sys.stderr)
+        return INTERRUPTED
+    return ALL_DONE
+
+
+def build_parser() -> Parser:
+    """Build the parser of ``deepreg_wf-train``."""
+    parser = Parser(
+        prog='deepreg_wf-train',
+        description='Train the networks that predict momenta on a cohort of brains.',
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        'cohort', type=Path, help='BIDS dataset, or the cohort.safetensors made of one'
+    )
+    parser.add_argument('output_dir', type=Path, help='folder of the networks; made if missing')
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
+    _add_cohort(parser)
+    _add_training(parser)
+    group = parser.add_argument_group('resources')
+    group.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    group.add_argument(
+        '--nprocs', metavar='N', type=int, help='processors in use at once (default: all)'
+    )
+    return parser
+
+
+def _add_cohort(parser: Parser) -> None:
+    group = parser.add_argument_group('cohort')
+    group.add_argument('--participant-label', nargs='+', metavar='LABEL', default=())
+    group.add_argument(
+        '--validation-label',
+        nargs='+',
+        metavar='LABEL',
+        help='participants to validate with, never trained on (default: every sixth)',
+    )
+    group.add_argument(
+        '--template', metavar='SPACE_OR_PATH', default=DEFAULT_SPACE, help='what to align with'
+    )
+    group.add_argument(
+        '--resolution', metavar='MM', type=float, default=2.0, help='voxels of the aligned brains'
+    )
+    group.add_argument('--licence', default='', help='of the networks, for their model card')
+
+
+def _add_training(parser: Parser) -> None:
+    group = parser.add_argument_group('training')
+    defaults = {'spacing': 4.0, 'rate': 2e-3}
+    for name, text in _HELP.items():
+        group.add_argument(
+            f'--{name.replace("_", "-")}',
+            metavar='N',
+            type=float if name in defaults else int,
+            help=f'{text}',
+        )
+
+
+def _find_cohort(options: argparse.Namespace, device: str) -> Cohort:
+    """Read the cohort that the call names, or make it of a dataset."""
+    from ..quicksilver.training import CohortError, load_cohort
+
+    path = options.cohort
+    if path.is_dir():
+        path = options.output_dir / COHORT_FILE
+        if not path.exists():
+            from .cohort import make_cohort
+
+            make_cohort(options, path, device)
+    try:
+        return load_cohort(path)
+    except CohortError as error:
+        raise InputError(f'{error}.') from error
+
+
+def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
+    import torch
+
+    from ..quicksilver.training import train
+    from ..reports.training import draw_training
+
+    torch.set_num_threads(options.nprocs or available_processors())
+    settings = _settings(options)
+    train(
+        cohort,
+        options.output_dir,
+        settings,
+        device=device,
+        licence=options.licence,
+        say=lambda line: print(f'{time.strftime("%H:%M:%S")} {line}', flush=True),
+    )
+    picture = draw_training(options.output_dir)
+    print(f'Networks: {options.output_dir}; how it went: {picture or "README.md"}')
+
+
+def _settings(options: argparse.Namespace) -> TrainingSettings:
+    from ..quicksilver.training import TrainingSettings
+
+    given = {
+        field.name: getattr(options, field.name)
+        for field in fields(TrainingSettings)
+        if getattr(options, field.name) is not None
+    }
+    return TrainingSettings(**given)

@@ -1,0 +1,213 @@
+"""The momentum between two brains as networks see it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nipype import logging
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
+
+from deepreg_wf.errors import InputError
+from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deepreg_wf.lddmm import Metric
+    from deepreg_wf.quicksilver import Checkpoint
+    from deepreg_wf.spatial import VoxelGrid
+
+LOGGER = logging.getLogger('nipype.interface')
+
+
+class _NetworkInputSpec(ComputeInputSpec):
+    moving_image = File(exists=True, mandatory=True, desc='brain that is deformed')
+    fixed_image = File(exists=True, mandatory=True, desc='brain to be met, on the same grid')
+    weights = File(exists=True, mandatory=True, desc='trained network (.safetensors)')
+    batch_size = traits.Range(
+        low=1, value=32, usedefault=True, nohash=True, desc='patches at once, at most'
+    )
+
+
+class _MomentumOutputSpec(TraitedSpec):
+    momentum = File(exists=True, desc='initial momentum, components along the axes of the grid')
+    metric = traits.Dict(desc='the metric that the momentum belongs to')
+
+
+class PredictMomentum(SimpleInterface):
+    """Predict the momentum that carries the moving onto the fixed image, patch by patch.
+
+    Examples
+    --------
+    >>> PredictMomentum().inputs.batch_size
+    32
+    """
+
+    input_spec = _NetworkInputSpec
+    output_spec = _MomentumOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.quicksilver import predict
+
+        with _work_of(self.inputs) as work:
+            momentum = predict(
+                work.checkpoint,
+                work.moving,
+                work.fixed,
+                work.metric,
+                batch_size=self.inputs.batch_size,
+            )
+        self._results |= work.save(momentum, Path(runtime.cwd))
+        return runtime
+
+
+class _CorrectMomentumInputSpec(_NetworkInputSpec):
+    momentum = File(exists=True, mandatory=True, desc='momentum to be corrected')
+
+
+class CorrectMomentum(SimpleInterface):
+    """Correct a momentum by what is left between the images once it has been shot.
+
+    Examples
+    --------
+    >>> CorrectMomentum().inputs.device
+    'cpu'
+    """
+
+    input_spec = _CorrectMomentumInputSpec
+    output_spec = _MomentumOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.quicksilver import correct
+
+        with _work_of(self.inputs) as work:
+            start, _ = load_tensor(
+                self.inputs.momentum, self.inputs.device, work.grid, vector=True
+            )
+            momentum = correct(
+                work.checkpoint,
+                start,
+                work.moving,
+                work.fixed,
+                work.metric,
+                batch_size=self.inputs.batch_size,
+            )
+        self._results |= work.save(momentum, Path(runtime.cwd))
+        return runtime
+
+
+class _TransformUncertaintyInputSpec(_NetworkInputSpec):
+    samples = traits.Range(low=2, value=20, usedefault=True, desc='momenta that are drawn')
+    seed = traits.Int(0, usedefault=True, desc='of the draws')
+    direction = traits.Enum(
+        'template-to-subject',
+        'subject-to-template',
+        usedefault=True,
+        desc='what the momentum moves onto what',
+    )
+
+
+class _TransformUncertaintyOutputSpec(TraitedSpec):
+    uncertainty = File(
+        exists=True,
+        desc='standard deviation of where a point of the template goes in the subject, in mm',
+    )
+
+
+class TransformUncertainty(SimpleInterface):
+    """Draw momenta from a probabilistic network, shoot each, and see how far the maps differ.
+
+    Examples
+    --------
+    >>> TransformUncertainty().inputs.samples
+    20
+    """
+
+    input_spec = _TransformUncertaintyInputSpec
+    output_spec = _TransformUncertaintyOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.quicksilver import sample_uncertainty
+        from deepreg_wf.spatial import save_image
+
+        forward = self.inputs.direction == 'template-to-subject'
+        with _work_of(self.inputs) as work:
+            deviation = sample_uncertainty(
+                work.checkpoint,
+                work.moving,
+                work.fixed,
+                work.metric,
+                samples=self.inputs.samples,
+                inverse=not forward,
+                seed=self.inputs.seed,
+                batch_size=self.inputs.batch_size,
+            )
+        path = Path(runtime.cwd, 'uncertainty.nii.gz')
+        save_image(path, deviation.cpu().numpy(), work.grid)
+        self._results['uncertainty'] = str(path)
+        return runtime
+
+
+class _Work:
+    """A network, two images as it wants them, and the metric of its momenta."""
+
+    def __init__(self, inputs: Any) -> None:
+        import torch
+
+        from deepreg_wf.lddmm import Metric
+        from deepreg_wf.quicksilver import load_checkpoint
+
+        torch.set_num_threads(inputs.num_threads)
+        self.checkpoint: Checkpoint = load_checkpoint(inputs.weights, device=inputs.device)
+        self.moving, self.grid = self._load(inputs.moving_image, inputs.device)
+        self.fixed, _ = self._load(inputs.fixed_image, inputs.device, self.grid)
+        self.metric: Metric = Metric(
+            self.grid.shape,
+            self.grid.spacing,
+            **self.checkpoint.spec.metric,
+            device=inputs.device,
+        )
+
+    def _load(
+        self, path: str, device: str, grid: VoxelGrid | None = None
+    ) -> tuple[Tensor, VoxelGrid]:
+        from deepreg_wf.quicksilver import prepare_image
+
+        image, own_grid = load_tensor(path, device, grid)
+        try:
+            return prepare_image(image, self.checkpoint.spec.intensities), own_grid
+        except ValueError as error:
+            raise InputError(f'{path}: {error}; look at the brain mask and the affine.') from None
+
+    def save(self, momentum: Tensor, folder: Path) -> dict[str, Any]:
+        """Write a momentum; return the outputs."""
+        from deepreg_wf.spatial import save_vector
+
+        save_vector(folder / 'momentum.nii.gz', momentum.cpu().numpy(), self.grid)
+        return {
+            'momentum': str(folder / 'momentum.nii.gz'),
+            'metric': dict(self.metric.parameters),
+        }
+
+
+@contextmanager
+def _work_of(inputs: Any) -> Iterator[_Work]:
+    """Set the work up; what networks warn of goes to the log, what they refuse is an input error.
+
+    Warnings are where a run without enough memory says that it goes on with less.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        try:
+            yield _Work(inputs)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f'{inputs.weights}: {error}') from error
+        finally:
+            for warning in caught:
+                LOGGER.warning('%s', warning.message)

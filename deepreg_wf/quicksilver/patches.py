@@ -1,0 +1,98 @@
+"""Volumes cut into patches and put together again, without a loop over patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def corners(occupied: Tensor, patch: int, stride: int) -> Tensor:
+    """Lay patches over the box of what is not empty.
+
+    They are spread evenly, no further apart than `stride`; those with nothing in them are left
+    out. Where the box is, and not where the grid begins, decides where they lie: a shifted brain
+    has the same patches.
+
+    Parameters
+    ----------
+    occupied : Tensor, shape (X, Y, Z), bool
+        Where there is something; no side shorter than a patch.
+    patch, stride : int
+        Voxels.
+
+    Returns
+    -------
+    Tensor, shape (patches, 3), int64
+        First voxel of each.
+    """
+    if not occupied.any():
+        return torch.zeros(0, 3, dtype=torch.int64, device=occupied.device)
+    voxels = torch.nonzero(occupied)
+    low, high = voxels.amin(dim=0).tolist(), (voxels.amax(dim=0) + 1).tolist()
+    axes = [
+        _starts(first, last, n, patch, stride)
+        for first, last, n in zip(low, high, occupied.shape, strict=True)
+    ]
+    found = torch.cartesian_prod(*axes).to(occupied.device)
+    filled = gather(occupied.unsqueeze(0), found, patch).flatten(1).any(dim=1)
+    return found[filled]
+
+
+def _starts(low: int, high: int, n: int, patch: int, stride: int) -> Tensor:
+    """First voxels along an axis of n voxels, of which those from low to high are occupied."""
+    room = max(0, high - low - patch)
+    # Something smaller than a patch lies in the middle of it, as far as the border lets it.
+    first = low if room else (low + high - patch) // 2
+    first = min(max(first, 0), n - patch)
+    count = -(-room // stride) + 1
+    # Rounded before they are moved: halves would go to the even side.
+    return first + torch.linspace(0, room, count, dtype=torch.float64).round().long()
+
+
+def gather(volume: Tensor, starts: Tensor, patch: int) -> Tensor:
+    """Cut patches, (N, C, P, P, P), out of a volume, (C, X, Y, Z), at first voxels, (N, 3)."""
+    windows = volume
+    for axis in (1, 2, 3):
+        windows = windows.unfold(axis, patch, 1)
+    x, y, z = starts.unbind(dim=1)
+    return windows[:, x, y, z].transpose(0, 1)
+
+
+def average(values: Tensor, starts: Tensor, shape: Sequence[int]) -> Tensor:
+    """Put patches, (N, C, P, P, P), together; where they overlap, their weighted mean.
+
+    A voxel in the middle of a patch has been seen with its surroundings on all sides, one at the
+    border has not: weights fall linearly from the middle to the border along each axis.
+
+    Parameters
+    ----------
+    values : Tensor, shape (patches, C, P, P, P)
+    starts : Tensor, shape (patches, 3)
+    shape : sequence of 3 int
+        X, Y, Z.
+
+    Returns
+    -------
+    Tensor, shape (C, X, Y, Z)
+        Zero where there is no patch.
+    """
+    patch, channels = values.shape[-1], values.shape[1]
+    window = _window(patch, values)
+    steps = torch.arange(patch, device=starts.device)
+    x, y, z = (starts[:, axis, None] + steps for axis in range(3))
+    index = (x[:, :, None, None] * shape[1] + y[:, None, :, None]) * shape[2] + z[:, None, None]
+    index = index.flatten()
+    total = values.new_zeros(channels, shape[0] * shape[1] * shape[2])
+    total.index_add_(1, index, (values * window).transpose(0, 1).reshape(channels, -1))
+    weight = values.new_zeros(total.shape[1])
+    weight.index_add_(0, index, window.expand(len(values), *window.shape).flatten())
+    mean = total / torch.where(weight > 0, weight, 1)
+    return mean.view(channels, *shape)
+
+
+def _window(patch: int, like: Tensor) -> Tensor:
+    steps = torch.arange(patch, dtype=like.dtype, device=like.device)
+    ramp = torch.minimum(steps, patch - 1 - steps) + 1
+    return ramp[:, None, None] * ramp[:, None] * ramp

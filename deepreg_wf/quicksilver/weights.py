@@ -1,0 +1,198 @@
+"""Trained networks as files: tensors, what they are for, and a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..lddmm import DEFAULT_METRIC
+from ..lddmm.metric import Parameters
+from .architecture import QuicksilverNet
+
+FORMAT = 'deepreg_wf 1'
+"""Version of the layout of the metadata."""
+
+_KEYS = ('format', 'spec', 'card', 'sha256')
+
+
+class WeightsError(ValueError):
+    """A file of weights is unusable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a network is, and what its input and output mean.
+
+    Attributes
+    ----------
+    role : {'prediction', 'correction'}
+    features, patch, channels, forces, dropout
+        Those of `QuicksilverNet`.
+    stride : int
+        Voxels from one patch to the next, at most.
+    spacing : float
+        Size in mm of the blocks of voxels that the network sees.
+    metric : dict
+        Metric of its momenta.
+    whitened : bool
+        Whether the output is ``K^(1/2) m`` and not the momentum itself; see `Blocks`.
+    scale : float
+        What an output of one stands for.
+    intensities : {'robust-maximum', 'equalised'}
+        How images are brought to [0, 1]; see `prepare_image`.
+    """
+
+    role: str = 'prediction'
+    features: int = 64
+    patch: int = 15
+    channels: int = 1
+    forces: bool = False
+    dropout: float = 0.0
+    stride: int = 14
+    spacing: float = 1.0
+    metric: Parameters = field(default_factory=lambda: DEFAULT_METRIC)
+    whitened: bool = True
+    scale: float = 1.0
+    intensities: str = 'robust-maximum'
+
+    def __post_init__(self) -> None:
+        if self.role not in ('prediction', 'correction'):
+            raise ValueError(f'unknown role {self.role!r}')
+        if self.intensities not in ('robust-maximum', 'equalised'):
+            raise ValueError(f'unknown intensities {self.intensities!r}')
+
+    def new_network(self) -> QuicksilverNet:
+        """Make a network of this kind, not trained."""
+        return QuicksilverNet(
+            self.features,
+            patch=self.patch,
+            channels=self.channels,
+            forces=self.forces,
+            dropout=self.dropout,
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network.
+
+    Attributes
+    ----------
+    network : QuicksilverNet
+        In evaluation mode.
+    spec : Spec
+    card : dict
+        What it was trained on, how good it is, its licence: plain values.
+    """
+
+    network: QuicksilverNet
+    spec: Spec
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Checkpoint:
+        """Move the network to a device; this object is returned."""
+        self.network.to(device)
+        return self
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a checkpoint as one ``.safetensors`` file; it appears whole or not at all.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    path : path-like
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in checkpoint.network.state_dict().items()
+    }
+    metadata = {
+        'format': FORMAT,
+        'spec': json.dumps(asdict(checkpoint.spec), sort_keys=True),
+        'card': json.dumps(dict(checkpoint.card), sort_keys=True),
+    }
+    metadata['sha256'] = _checksum(tensors, metadata)
+    path = Path(path)
+    draft = path.with_name(f'.{path.name}.part')
+    save_file(tensors, draft, metadata=metadata)
+    draft.replace(path)
+
+
+def load_checkpoint(path: str | Path, *, device: torch.device | str = 'cpu') -> Checkpoint:
+    """Read a checkpoint that `save_checkpoint` wrote, and verify its checksum.
+
+    Parameters
+    ----------
+    path : path-like
+    device : device, optional
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, of another kind, or not what was written.
+    """
+    tensors, metadata = _read(path)
+    if any(key not in metadata for key in _KEYS) or metadata['format'] != FORMAT:
+        raise WeightsError(
+            f'{path}: not weights of deepreg_wf; those of the original Quicksilver become so by '
+            'deepreg_wf-convert-weights.'
+        )
+    if _checksum(tensors, metadata) != metadata['sha256']:
+        raise WeightsError(f'{path}: the file is damaged (its checksum is wrong); get it anew.')
+    try:
+        spec = Spec(**json.loads(metadata['spec']))
+        network = spec.new_network()
+        network.load_state_dict(tensors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f'{path}: its description and its tensors do not go together ({error}); get it anew.'
+        ) from error
+    return Checkpoint(network.eval().to(device), spec, json.loads(metadata['card']))
+
+
+def load_network(path: str | Path, *, device: torch.device | str = 'cpu') -> QuicksilverNet:
+    """Read the network alone: (batch, 2, P, P, P) to (batch, 3, P, P, P).
+
+    Parameters, and what is raised, are those of `load_checkpoint`.
+    """
+    return load_checkpoint(path, device=device).network
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not Path(path).is_file():
+        raise WeightsError(f'{path}: no such file; give the weights of a network.')
+    try:
+        with safe_open(path, framework='pt') as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f'{path}: not a readable .safetensors file ({error}); get it anew, or convert it by '
+            'deepreg_wf-convert-weights.'
+        ) from error
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all that a checkpoint says and holds."""
+    digest = hashlib.sha256()
+    for key in ('format', 'spec', 'card'):
+        digest.update(metadata[key].encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""The brains of a dataset, aligned with a template, for networks to be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.interfaces.io import ExportFile
+from nipype.pipeline import engine as pe
+
+from deepreg_wf.interfaces.template import PrepareTemplate
+from deepreg_wf.workflows.affine import init_affine_wf
+from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
+from deepreg_wf.workflows.base import single_subject_name
+
+if TYPE_CHECKING:
+    from niworkflows.engine.workflows import LiterateWorkflow
+
+    from deepreg_wf.templates import Template
+
+TEMPLATE_FILE = 'template.nii.gz'
+
+
+def init_cohort_wf(
+    *,
+    images: Sequence[Path],
+    template: Template,
+    folder: Path,
+    resolution: float = 2.0,
+    device: str = 'cpu',
+    omp_nthreads: int = 1,
+    random_seed: int = 0,
+    name: str = 'cohort_wf',
+) -> LiterateWorkflow:
+    """Build the workflow that extracts the brains of a dataset and aligns them by affines.
+
+    Workflow Graph
+        .. workflow::
+            :graph2use: orig
+            :simple_form: yes
+
+            from pathlib import Path
+            from deepreg_wf.templates import Template
+            from deepreg_wf.workflows.cohort import init_cohort_wf
+            wf = init_cohort_wf(
+                images=[Path('/data/sub-01/anat/sub-01_T1w.nii.gz')],
+                template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
+                folder=Path('/out/aligned'),
+            )
+
+    Parameters
+    ----------
+    images : sequence of Path
+        T1-weighted images.
+    template : Template
+        What they are aligned with.
+    folder : Path
+        Where the aligned brains are put, under the names of the images, and the brain of the
+        template, `TEMPLATE_FILE`.
+    resolution : float
+        Voxel size of their common grid, in mm.
+    device : str
+        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
+    omp_nthreads : int
+        Threads of the nodes that can use several.
+    random_seed : int
+        Seed of the affine registration.
+    name : str
+        Name of the workflow.
+
+    Returns
+    -------
+    LiterateWorkflow
+        It writes its results and has no outputs.
+    """
+    from niworkflows.engine.workflows import LiterateWorkflow
+
+    workflow = LiterateWorkflow(name=name)
+    prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
+    if template.mask is not None:
+        prepare.inputs.in_mask = str(template.mask)
+    prepare_node = pe.Node(prepare, name='prepare_template', mem_gb=1.0)
+    workflow.connect(prepare_node, 't1w_brain', _export(folder / TEMPLATE_FILE), 'in_file')
+    for image in images:
+        single_wf = LiterateWorkflow(name=single_subject_name(image))
+        anat_wf = init_anat_preproc_wf(omp_nthreads=omp_nthreads, device=device)
+        anat_wf.inputs.inputnode.t1w = str(image)
+        affine_wf = init_affine_wf(omp_nthreads=omp_nthreads, random_seed=random_seed)
+        affine_wf.inputs.inputnode.t1w_file = str(image)
+        names = ('t1w_brain', 't1w_mask')
+        single_wf.connect(
+            [(anat_wf, affine_wf, [(f'outputnode.{n}', f'inputnode.{n}') for n in names])]
+        )
+        aligned = _export(folder / f'{image.name.partition(".")[0]}.nii.gz')
+        single_wf.connect(affine_wf, 'outputnode.t1w_affine', aligned, 'in_file')
+        shared = {'t1w_brain': 'template_brain', 'brain_mask': 'template_mask'}
+        edges = [(source, f'affine_wf.inputnode.{field}') for source, field in shared.items()]
+        workflow.connect([(prepare_node, single_wf, edges)])
+    return workflow
+
+
+def _export(path: Path) -> pe.Node:
+    return pe.Node(
+        ExportFile(out_file=str(path), clobber=True), name='export', run_without_submitting=True
+    )

@@ -1,0 +1,143 @@
+"""The interfaces of the networks, and the weights that they are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepreg_wf.errors import InputError
+from deepreg_wf.interfaces.prediction import (
+    CorrectMomentum,
+    PredictMomentum,
+    TransformUncertainty,
+)
+from deepreg_wf.lddmm import Metric, diagnostics, fields, normalise, shoot
+from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint, save_checkpoint
+from deepreg_wf.spatial import VoxelGrid, load_image, load_vector, save_image
+from deepreg_wf.weights import SHIPPED, describe_weights, find_weights
+
+
+@pytest.fixture(scope='module')
+def pair(make_brain, tmp_path_factory) -> dict[str, Path]:
+    """A brain, and the same one stretched by a smooth map of some millimetres."""
+    folder = tmp_path_factory.mktemp('pair')
+    image = make_brain((56, 64, 56), (3.0, 3.0, 3.0))
+    # Of 2 mm, two of which make up the blocks of the networks.
+    grid = VoxelGrid(image.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
+    data = torch.from_numpy(image.get_fdata(dtype=np.float32))
+    x, y, _ = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in data.shape), indexing='ij')
+    wave = torch.stack([2 * torch.sin(3 * y), 1.5 * torch.cos(3 * x), 0 * x])
+    save_image(folder / 'moving.nii.gz', data.numpy(), grid)
+    save_image(folder / 'fixed.nii.gz', fields.interpolate(data[None], wave)[0].numpy(), grid)
+    return {path.name.partition('.')[0]: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def inputs(pair, tmp_path, monkeypatch) -> dict[str, Path]:
+    monkeypatch.chdir(tmp_path)
+    return {'moving_image': pair['moving'], 'fixed_image': pair['fixed']}
+
+
+def similarity(momentum: str | None, pair: dict[str, Path]) -> float:
+    """Correlation of the images where the fixed one is, once a momentum has been shot."""
+    moving, grid = load_image(pair['moving'])
+    fixed, _ = load_image(pair['fixed'])
+    warped = normalise(torch.from_numpy(moving))
+    if momentum is not None:
+        metric = Metric(grid.shape, grid.spacing)
+        inverse = shoot(torch.from_numpy(load_vector(momentum)[0]), metric).phi_inverse
+        assert fields.jacobian_determinant(inverse).min() > 0
+        warped = fields.interpolate(warped[None], inverse)[0]
+    inside = torch.from_numpy(fixed) > 0
+    return diagnostics.correlation(warped[inside], torch.from_numpy(fixed)[inside])
+
+
+def test_the_networks_that_come_along_bring_images_together(pair, inputs) -> None:
+    """Images of a kind that they have never seen: what they do is register, not remember."""
+    weights = find_weights(momentum='predict+correct')
+    predicted = PredictMomentum(weights=weights.prediction, **inputs).run().outputs
+    correction = CorrectMomentum(weights=weights.correction, momentum=predicted.momentum, **inputs)
+    first = similarity(predicted.momentum, pair)
+    corrected = correction.run().outputs
+    assert similarity(None, pair) < first < similarity(corrected.momentum, pair)
+    assert corrected.metric == predicted.metric == describe_weights(weights.prediction)['metric']
+
+
+def test_the_uncertainty_is_in_millimetres_and_lies_where_the_brain_is(pair, inputs) -> None:
+    weights = find_weights(momentum='predict', uncertainty=3)
+    found = TransformUncertainty(weights=weights.probabilistic, samples=3, seed=1, **inputs).run()
+    deviation, grid = load_image(found.outputs.uncertainty)
+    moving, own_grid = load_image(pair['moving'])
+    assert grid == own_grid
+    assert deviation.min() >= 0
+    assert 0.01 < deviation[moving > 0].mean() < 5
+    assert deviation[:3].mean() < deviation[moving > 0].mean()
+
+
+def test_a_refusal_names_the_file(pair, inputs, tmp_path) -> None:
+    weights = SHIPPED / 'prediction.safetensors'
+    with pytest.raises(InputError, match='no dropout') as caught:
+        TransformUncertainty(weights=weights, samples=2, **inputs).run()
+    assert str(weights) in str(caught.value)
+    empty, grid = load_image(pair['moving'])
+    save_image(tmp_path / 'empty.nii.gz', 0 * empty, grid)
+    with pytest.raises(InputError, match='empty.nii.gz: the image has no positive voxel'):
+        PredictMomentum(
+            weights=weights, **inputs | {'fixed_image': tmp_path / 'empty.nii.gz'}
+        ).run()
+    (tmp_path / 'text').write_text('no weights')
+    with pytest.raises(InputError, match='text: not a readable'):
+        PredictMomentum(weights=tmp_path / 'text', **inputs).run()
+
+
+def test_images_on_two_grids_are_refused(pair, inputs, tmp_path) -> None:
+    data, _ = load_image(pair['fixed'])
+    other = VoxelGrid(data.shape, np.diag([2.0, 2.0, 2.1, 1.0]))
+    save_image(tmp_path / 'other.nii.gz', data, other)
+    inputs['fixed_image'] = tmp_path / 'other.nii.gz'
+    with pytest.raises(InputError, match='does not lie on the registration grid'):
+        PredictMomentum(weights=SHIPPED / 'prediction.safetensors', **inputs).run()
+
+
+def test_speed_changes_no_hash_and_weights_do(inputs, tmp_path) -> None:
+    spec = Spec(features=2, spacing=4.0)
+    other = tmp_path / 'other.safetensors'
+    save_checkpoint(Checkpoint(spec.new_network(), spec), other)
+    weights = SHIPPED / 'prediction.safetensors'
+
+    def digest(**options: object) -> str:
+        interface = PredictMomentum(**{'weights': weights} | inputs | options)
+        return interface.inputs.get_hashval(hash_method='content')[1]
+
+    assert digest() == digest(batch_size=3, device='cuda', num_threads=7)
+    assert digest() != digest(weights=other)
+
+
+# The weights themselves
+
+
+@pytest.mark.parametrize('name', ['prediction', 'correction', 'probabilistic'])
+def test_what_comes_along_is_whole_and_says_what_it_is(name: str) -> None:
+    path = SHIPPED / f'{name}.safetensors'
+    assert path.stat().st_size < 16e6
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.card['licence'] == 'CC0-1.0'
+    assert not set(checkpoint.card['training']) & set(checkpoint.card['validation'])
+    patches = torch.rand(2, 2, 15, 15, 15)
+    assert checkpoint.network(patches).shape == (2, 3, 15, 15, 15)
+    assert checkpoint.network(patches).isfinite().all()
+
+
+def test_networks_are_found_or_missed_before_anything_runs(tmp_path) -> None:
+    assert find_weights(momentum='optimise').prediction is None
+    assert find_weights(momentum='predict').correction is None
+    with pytest.raises(InputError, match=r'prediction\.safetensors: no such network'):
+        find_weights(momentum='predict', folder=tmp_path)
+    with pytest.raises(InputError, match='blocks of 4 mm, which voxels of 3 mm do not make up'):
+        find_weights(momentum='predict', resolution=3.0)
+    (tmp_path / 'prediction.safetensors').write_bytes(b'12345678')
+    with pytest.raises(InputError, match='not weights of deepreg_wf'):
+        find_weights(momentum='predict', folder=tmp_path)

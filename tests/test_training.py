@@ -1,0 +1,259 @@
+"""Training, on a cohort of synthetic brains that is small enough for it to take seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import synthetic_brain
+
+from deepreg_wf.lddmm import Metric, fields, normalise, shoot
+from deepreg_wf.quicksilver import load_checkpoint
+from deepreg_wf.quicksilver.blocks import Blocks
+from deepreg_wf.quicksilver.training import (
+    Cohort,
+    CohortError,
+    TrainingSettings,
+    load_cohort,
+    quantise,
+    save_cohort,
+    split,
+    train,
+)
+from deepreg_wf.quicksilver.training.augment import mirror, vary
+from deepreg_wf.quicksilver.training.cohort import TEMPLATE
+from deepreg_wf.quicksilver.training.fit import Fit, Plan
+from deepreg_wf.quicksilver.training.samples import known_geodesic
+from deepreg_wf.quicksilver.training.teachers import Pair, choose_pairs, teach
+
+SHAPE, SPACING = (36, 40, 36), (4.0, 4.0, 4.0)
+TINY = TrainingSettings(
+    features=2,
+    between=1,
+    geodesics=2,
+    prediction_patches=640,
+    prediction_pairs=3,
+    correction_patches=320,
+    correction_pairs=2,
+    probabilistic_patches=64,
+)
+
+
+def deformed(image: torch.Tensor, seed: int) -> torch.Tensor:
+    """An image under a random smooth geodesic."""
+    metric = Metric(SHAPE, SPACING)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(3, *SHAPE, generator=generator) * (image > 0)
+    momentum = Blocks(metric, 4.0).colour(metric.velocity(noise))
+    momentum *= (40_000 / metric.energy(momentum)).sqrt().float()
+    return fields.interpolate(image[None], shoot(momentum, metric).phi_inverse)[0]
+
+
+@pytest.fixture(scope='module')
+def cohort() -> Cohort:
+    brain = synthetic_brain(SHAPE, SPACING).get_fdata(dtype='float32')
+    template = normalise(torch.from_numpy(brain))
+    images = {f'sub-{i}': quantise(deformed(template, i)) for i in range(4)}
+    return Cohort({TEMPLATE: quantise(template), **images}, SPACING, ('sub-3',), 'made up')
+
+
+@pytest.fixture(scope='module')
+def trained(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp('trained')
+    train(cohort, folder, TINY, licence='CC0-1.0', say=lambda line: None)
+    return folder
+
+
+# Cohorts
+
+
+def test_a_cohort_comes_back_as_it_was(cohort: Cohort, tmp_path: Path) -> None:
+    save_cohort(cohort, tmp_path / 'cohort')
+    read = load_cohort(tmp_path / 'cohort')
+    assert read.digest == cohort.digest
+    assert (read.validation, read.spacing, read.source) == (('sub-3',), SPACING, 'made up')
+    assert read.training == ('sub-0', 'sub-1', 'sub-2')
+
+
+def test_what_is_no_cohort_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / 'text').write_text('nothing')
+    with pytest.raises(CohortError, match=str(tmp_path / 'text')):
+        load_cohort(tmp_path / 'text')
+
+
+def test_a_cohort_needs_brains_on_both_sides(cohort: Cohort) -> None:
+    with pytest.raises(CohortError, match='one to validate with'):
+        Cohort(cohort.images, SPACING, ())
+    with pytest.raises(CohortError, match='no template'):
+        Cohort({'sub-0': cohort.images['sub-0']}, SPACING, ('sub-0',))
+
+
+def test_some_brains_are_kept_for_validation_whatever_their_number() -> None:
+    names = [f'sub-{i:02}' for i in range(12)]
+    assert split(names) == ('sub-05', 'sub-11')
+    assert split(['b', 'a']) == ('b',)
+
+
+# Samples
+
+
+def test_pairs_with_the_template_come_first() -> None:
+    pairs = choose_pairs(['a', 'b', 'c'], 2, seed=0)
+    assert pairs[:3] == [Pair(TEMPLATE, name) for name in 'abc']
+    assert pairs[3:6] == [Pair(name, TEMPLATE) for name in 'abc']
+    assert len(set(pairs)) == 8
+    assert pairs == choose_pairs(['a', 'b', 'c'], 2, seed=0)
+
+
+def test_teachers_are_kept_and_belong_to_their_cohort(cohort: Cohort, tmp_path: Path) -> None:
+    blocks, said = Blocks(cohort.metric_on('cpu'), 4.0), []
+    pair = Pair(TEMPLATE, 'sub-0')
+    first = teach(cohort, [pair], blocks, tmp_path, said.append)
+    again = teach(cohort, [pair], blocks, tmp_path, said.append)
+    assert torch.equal(first[pair], again[pair])
+    assert len(said) == 1
+    other = Cohort({**cohort.images, 'sub-1': cohort.images['sub-0']}, SPACING, ('sub-3',))
+    teach(other, [pair], blocks, tmp_path, said.append)
+    assert len(said) == 2
+
+
+def test_a_random_geodesic_carries_its_one_image_onto_the_other(cohort: Cohort) -> None:
+    blocks = Blocks(cohort.metric_on('cpu'), 4.0)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *SHAPE, generator=generator) * (cohort.image(TEMPLATE) > 0)
+    momentum = cohort.metric_on('cpu').root.velocity(noise)
+    sample = known_geodesic(cohort, [0.1 * momentum / momentum.std()], blocks, generator)
+    moving, fixed = sample.images
+    geodesic = shoot(blocks.colour(sample.whitened), cohort.metric_on('cpu'))
+    warped = fields.interpolate(moving[None], geodesic.phi_inverse)[0]
+    # The lattice that makes geodesics is coarser than that of `shoot`, by no more than shows.
+    assert (warped - fixed).abs().mean() < 0.1 * (moving - fixed).abs().mean()
+
+
+def test_sides_change_for_images_and_momenta_alike(cohort: Cohort) -> None:
+    """Shooting the mirrored momentum gives the mirrored image."""
+    metric = cohort.metric_on('cpu')
+    template, generator = cohort.image(TEMPLATE), torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *SHAPE, generator=generator)
+    momentum = metric.velocity(noise * (template > 0))
+    momentum *= (20_000 / metric.energy(momentum)).sqrt().float()
+    warped = fields.interpolate(template[None], shoot(momentum, metric).phi_inverse)
+    images, mirrored = mirror(torch.cat([template[None], warped]), momentum)
+    again = fields.interpolate(images[:1], shoot(mirrored, metric).phi_inverse)
+    assert (again - images[1:]).abs().max() < 1e-3
+
+
+def test_other_contrast_leaves_the_ground_empty(cohort: Cohort) -> None:
+    image = cohort.image('sub-0')
+    varied = vary(image, torch.Generator().manual_seed(1))
+    assert varied[image == 0].eq(0).all()
+    assert not torch.allclose(varied, image)
+    assert varied.min() >= 0
+
+
+# Fitting
+
+
+class _Line:
+    """Find the value of the one bias that gives 3; draws make each step depend on its number."""
+
+    def loss(self, network, step, generator):
+        noise = float(torch.randn(1, generator=generator))
+        error = (network.bias - 3 - 0.1 * noise).square().sum()
+        return error, float(error.detach())
+
+    def validate(self, network):
+        return float((network.bias - 3).square().sum())
+
+
+class _Interrupted(Exception):
+    pass
+
+
+def test_a_training_that_was_cut_off_ends_where_the_whole_one_does(tmp_path: Path) -> None:
+    def fit(folder: Path) -> Fit:
+        torch.manual_seed(0)
+        return Fit(torch.nn.Linear(1, 1), Plan(80, 0.05), _Line(), folder, 'line')
+
+    (tmp_path / 'whole').mkdir()
+    (tmp_path / 'parts').mkdir()
+    whole, parts = fit(tmp_path / 'whole'), fit(tmp_path / 'parts')
+    whole.run(lambda line: None)
+
+    def interrupt(line: str) -> None:
+        if 'step 40 ' in line:
+            raise _Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('deepreg_wf.quicksilver.training.fit.SAVE_EVERY', 0.0)
+        with pytest.raises(_Interrupted):
+            parts.run(interrupt)
+    resumed = fit(tmp_path / 'parts')
+    steps = []
+    resumed.run(steps.append)
+    assert steps[0].startswith('line: step 40 ')
+    assert torch.equal(resumed.network.bias, whole.network.bias)
+    assert resumed.history == whole.history
+
+
+def test_another_plan_starts_anew(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    Fit(network, Plan(10, 0.05), _Line(), tmp_path, 'line').run(lambda line: None)
+    other = Fit(network, Plan(12, 0.05), _Line(), tmp_path, 'line')
+    other.run(lambda line: None)
+    assert other.history[0]['step'] < 12
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    plan = Plan(1000, 0.1)
+    rates = [plan.rate_at(step) for step in range(1000)]
+    assert max(rates) == pytest.approx(0.1, rel=1e-3)
+    assert rates.index(max(rates)) == pytest.approx(50, abs=2)
+    assert rates[-1] < 1e-5
+
+
+# The whole
+
+
+def test_networks_learn_something_of_brains_they_have_not_seen(trained: Path) -> None:
+    facts = json.loads((trained / 'training.json').read_text())
+    missed = facts['histories']['prediction']['imitation'][-1]['validation']
+    assert missed < 0.97  # predicting zero misses 1
+    figures = facts['figures']
+    assert figures['prediction']['mean_correlation'] > figures['affine']['mean_correlation']
+    assert figures['prediction']['min_jacobian'] > 0
+
+
+def test_training_leaves_networks_that_say_what_they_are(trained: Path) -> None:
+    for name, role in (
+        ('prediction', 'prediction'),
+        ('correction', 'correction'),
+        ('probabilistic', 'prediction'),
+    ):
+        checkpoint = load_checkpoint(trained / f'{name}.safetensors')
+        assert checkpoint.spec.role == role
+        assert checkpoint.spec.spacing == 4.0
+        assert (checkpoint.spec.dropout > 0) == (name == 'probabilistic')
+        assert checkpoint.card['validation'] == ['sub-3']
+        assert checkpoint.card['licence'] == 'CC0-1.0'
+    card = (trained / 'README.md').read_text()
+    assert 'sub-0, sub-1, sub-2' in card
+    assert 'CC0-1.0' in card
+
+
+def test_the_same_call_again_changes_nothing(trained: Path, cohort: Cohort) -> None:
+    names = ('prediction', 'correction', 'probabilistic')
+    before = [(trained / f'{name}.safetensors').read_bytes() for name in names]
+    train(cohort, trained, TINY, licence='CC0-1.0', say=lambda line: None)
+    assert [(trained / f'{name}.safetensors').read_bytes() for name in names] == before
+
+
+def test_the_picture_of_a_training_is_drawn(trained: Path) -> None:
+    from matplotlib.image import imread
+
+    from deepreg_wf.reports.training import draw_training
+
+    assert imread(draw_training(trained)).std() > 0.1
