@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..lddmm import DEFAULT_METRIC
@@ -124,7 +124,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     metadata['sha256'] = _checksum(tensors, metadata)
     path = Path(path)
     draft = path.with_name(f'.{path.name}.part')
-    save_file(tensors, draft, metadata=metadata)
+    # Not save_file, whose files nobody else may read.
+    draft.write_bytes(save(tensors, metadata))
     draft.replace(path)
 
 

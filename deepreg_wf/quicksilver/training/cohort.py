@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ...lddmm import DEFAULT_METRIC, Metric
@@ -101,7 +101,7 @@ def save_cohort(cohort: Cohort, path: str | Path) -> None:
         'source': cohort.source,
     }
     tensors = {name: image.contiguous() for name, image in cohort.images.items()}
-    save_file(tensors, draft, metadata=metadata)
+    draft.write_bytes(save(tensors, metadata))
     draft.replace(path)
 
 

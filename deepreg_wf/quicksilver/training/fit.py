@@ -18,7 +18,7 @@ from ..architecture import QuicksilverNet
 SAVE_EVERY = 120.0
 """Seconds between the states that an interrupted training goes on from."""
 
-REPORTS = 40
+REPORTS = 20
 """Entries of the history of a training."""
 
 WARM_UP = 0.05

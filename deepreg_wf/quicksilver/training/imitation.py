@@ -17,7 +17,7 @@ PER_SAMPLE = 4
 SYNTHETIC = 0.35
 """Share of the samples that are random known geodesics."""
 
-HELD_BACK = 400
+HELD_BACK = 200
 """Patches of validation brains that the error is measured on, about."""
 
 

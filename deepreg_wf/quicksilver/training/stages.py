@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ...lddmm import fields, shoot
@@ -119,7 +119,7 @@ def train(
         made['probabilistic'] = course.fit_probabilistic()
     say('validating')
     figures, panels = validate(cohort, made, course.validation_pairs, device)
-    save_file(panels, folder / PANELS)
+    (folder / PANELS).write_bytes(save(panels))
     facts = {
         'source': cohort.source,
         'licence': licence,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...lddmm import DEFAULT_SIMILARITY, Schedule, match
@@ -101,5 +101,5 @@ def _match(cohort: Cohort, pair: Pair, blocks: Blocks) -> Tensor:
 def keep(path: Path, **tensors: Tensor) -> None:
     """Write tensors at half precision, whose rounding is far below what networks can learn."""
     draft = path.with_suffix('.part')
-    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, draft)
+    draft.write_bytes(save({name: t.half().contiguous() for name, t in tensors.items()}))
     draft.replace(path)
