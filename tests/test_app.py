@@ -99,7 +99,8 @@ def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
     assert error.mean() < 1.0  # a third of a voxel of the image
     qc = json.loads((out / f'{STEM}_{SPACE}_desc-registration_qc.json').read_text())
     assert qc['nonpositive_jacobian_fraction'] == 0
-    assert qc['correlation_final'] > 0.95
+    # What the affine has brought together already, networks and refinement leave so.
+    assert qc['correlation_final'] >= qc['correlation_affine'] > 0.9
 
 
 def test_there_is_a_page_for_both(run) -> None:

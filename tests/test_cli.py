@@ -474,7 +474,7 @@ def test_an_interrupt_ends_the_run_and_its_workers(tmp_path, nprocs, number):
 
 def test_bad_images_are_told_and_recorded(dataset, tmp_path):
     out, work_dir = tmp_path / 'out', tmp_path / 'work'
-    options = ['-w', work_dir, '--nprocs', 1, '--sloppy', '--registration-resolution', 8]
+    options = ['-w', work_dir, '--nprocs', 1, '--sloppy', '--registration-resolution', 4]
     labels = ['--participant-label', '02', 'sub-03']
     done = call(dataset, out, 'participant', *labels, *options, '--write-graph')
     assert done.returncode == 2, 'the whole input is unusable'

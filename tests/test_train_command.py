@@ -60,7 +60,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_dataset_becomes_networks_that_register_it(dataset: Path, tmp_path: Path) -> None:
     networks = tmp_path / 'networks'
     plan = [word for name, value in LEAST.items() for word in (f'--{name}', value)]
-    words = ['--resolution', 4, '--licence', 'CC0-1.0', '--nprocs', 1, *plan]
+    words = ['--resolution', 6, '--spacing', 6, '--licence', 'CC0-1.0', '--nprocs', 1, *plan]
     done = call('train', dataset, networks, *words)
     assert done.returncode == 0, done.stderr
     assert 'sub-03_T1w.nii.gz' in done.stderr
@@ -71,7 +71,7 @@ def test_a_dataset_becomes_networks_that_register_it(dataset: Path, tmp_path: Pa
     assert (networks / 'training.png').stat().st_size > 0
 
     out = tmp_path / 'out'
-    options = ['--weights', networks, '--registration-resolution', 4, '-w', tmp_path / 'work']
+    options = ['--weights', networks, '--registration-resolution', 6, '-w', tmp_path / 'work']
     options += ['--participant-label', '02', '--nprocs', 1]
     done = call('main', dataset, out, 'participant', *options)
     assert done.returncode == 0, done.stderr

@@ -117,14 +117,18 @@ def _add_cohort(parser: Parser) -> None:
 
 def _add_training(parser: Parser) -> None:
     group = parser.add_argument_group('training')
-    defaults = {'spacing': 4.0, 'rate': 2e-3}
     for name, text in _HELP.items():
         group.add_argument(
             f'--{name.replace("_", "-")}',
             metavar='N',
-            type=float if name in defaults else int,
-            help=f'{text}',
+            type=float if name in ('spacing', 'rate') else int,
+            help=text,
         )
+    group.add_argument(
+        '--forces',
+        action=argparse.BooleanOptionalAction,
+        help='show the networks the first step of an optimiser, which they then add to (default)',
+    )
 
 
 def _find_cohort(options: argparse.Namespace, device: str) -> Cohort:
