@@ -36,6 +36,10 @@ DESCRIPTIONS = {
         'the template to the subject; positive where the subject is larger.'
     ),
     'momentum': 'Initial momentum of the geodesic that registers the template and the subject.',
+    'uncertainty': (
+        'Standard deviation, in mm, of the deformable part of the map from the template to the '
+        'subject, over momenta drawn from a network with dropout.'
+    ),
     'registration': 'Figures of merit of the registration.',
 }
 

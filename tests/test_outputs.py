@@ -20,7 +20,15 @@ from deepreg_wf.templates import Template
 
 # Beside the Python that runs the tests, whether or not its environment is activated.
 VALIDATOR = shutil.which('bids-validator-deno', path=Path(sys.executable).parent)
-MAPS = ('t1w_preproc', 't1w_mask', 't1w_std', 'mask_std', 'log_jacobian', 'momentum')
+MAPS = (
+    't1w_preproc',
+    't1w_mask',
+    't1w_std',
+    'mask_std',
+    'log_jacobian',
+    'momentum',
+    'uncertainty',
+)
 ONE_SESSION = """\
 sub-01/anat/sub-01_desc-brain_mask.json
 sub-01/anat/sub-01_desc-brain_mask.nii.gz
@@ -104,7 +112,7 @@ def store(tmp_path, bids_dir):
     files['trace'] = results / 'shooting.json'
     files['trace'].write_text('{"metric": {"alpha": 0.01}, "steps": 10, "energy": [1.0]}')
 
-    def run(image, template='standard', method='deepbet'):
+    def run(image, template='standard', method='deepbet', **options):
         workflow = init_outputs_wf(
             t1w_file=bids_dir / image,
             bids_dir=bids_dir,
@@ -112,11 +120,12 @@ def store(tmp_path, bids_dir):
             template=TEMPLATES[template],
             registration_resolution=2.0,
             direction='template-to-subject',
+            **options,
         )
         workflow.base_dir = tmp_path / 'work'
-        workflow.inputs.inputnode.trait_set(
-            skull_strip_method=method, **{name: str(path) for name, path in files.items()}
-        )
+        inputs = workflow.inputs.inputnode
+        known = {name: str(path) for name, path in files.items() if hasattr(inputs, name)}
+        inputs.trait_set(skull_strip_method=method, **known)
         workflow.run()
         return tmp_path / 'out'
 
@@ -133,6 +142,15 @@ def sidecars(folder):
 
 def test_one_image_has_exactly_the_agreed_derivatives(store):
     assert listing(store('sub-01/anat/sub-01_T1w.nii.gz')) == ONE_SESSION.split()
+
+
+def test_uncertainty_is_stored_in_millimetres_where_it_was_asked_for(store):
+    out = store('sub-01/anat/sub-01_T1w.nii.gz', uncertainty=True)
+    name = 'sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w'
+    new = [f'sub-01/anat/{name}.json', f'sub-01/anat/{name}.nii.gz']
+    assert listing(out) == sorted([*ONE_SESSION.split(), *new])
+    content = sidecars(out)[f'{name}.json']
+    assert (content['Units'], content['Direction']) == ('mm', 'template-to-subject')
 
 
 def test_sessions_and_runs_never_share_a_name(store, bids_dir):
@@ -317,7 +335,7 @@ def test_a_broken_description_of_the_raw_dataset_is_told(tmp_path, bids_dir):
 
 def test_every_description_that_is_used_is_explained(store):
     used = {parse_entities(name).get('desc') for name in map(Path, ONE_SESSION.split())}
-    assert used - {None} == set(DESCRIPTIONS)
+    assert used - {None} | {'uncertainty'} == set(DESCRIPTIONS)
 
 
 def test_lines_of_others_stay_in_shared_files(tmp_path, bids_dir):

@@ -50,10 +50,6 @@ class Blocks:
     """
 
     def __init__(self, image: Metric, spacing: float, *, whitened: bool = True) -> None:
-        if whitened and image.power % 2:
-            raise ValueError(
-                f'only metrics of even power have whitened momenta, not {image.power}'
-            )
         self.image = image
         self.factor = _factor(image.spacing, spacing)
         self.shape = tuple(-(-n // self.factor) for n in image.shape)
