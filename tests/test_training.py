@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -260,6 +262,26 @@ def _content(path: Path) -> tuple[str, str]:
     """Checksum of a network, and its card."""
     with safe_open(path, framework='pt') as file:
         return file.metadata()['sha256'], file.metadata()['card']
+
+
+def test_a_cohort_is_trained_on_where_little_is_installed(cohort: Cohort, tmp_path: Path) -> None:
+    """As on a machine that is lent: torch, numpy, safetensors, and nothing else."""
+    save_cohort(cohort, tmp_path / 'cohort.safetensors')
+    absent = ['ants', 'bids', 'h5py', 'matplotlib', 'nibabel', 'nilearn', 'nipype', 'nitransforms']
+    absent += ['niworkflows', 'nireports', 'scipy', 'templateflow', 'tomli_w']
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+from deepreg_wf.cli.train import main
+sys.exit(main())
+"""
+    plan = ['--features', 1, '--spacing', BLOCKS, '--prediction-patches', 32, '--between', 0]
+    plan += ['--correction-patches', 0, '--probabilistic-patches', 0, '--geodesics', 1]
+    words = [tmp_path / 'cohort.safetensors', tmp_path / 'out', '--nprocs', 1, *plan]
+    call = [sys.executable, '-c', code, *map(str, words)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(tmp_path / 'out' / 'prediction.safetensors').spec.features == 1
 
 
 def test_the_picture_of_a_training_is_drawn(trained: Path) -> None:

@@ -59,11 +59,18 @@ class Blocks:
         self._before = [(n - m) // 2 for n, m in zip(shape, self.shape, strict=True)]
         self._lattice = image.with_grid(shape, self.size)
         self._root = self._lattice.root if whitened else None
+        self._whitened = whitened
 
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""
         return self.image.device
+
+    @property
+    def alone(self) -> Blocks:
+        """The same blocks, of a coarse image whose voxels they are."""
+        coarse = self.image.with_grid(self.shape, self.size)
+        return Blocks(coarse, max(self.size), whitened=self._whitened)
 
     def reduce(self, image: Tensor) -> Tensor:
         """Average an image, (..., X, Y, Z), over the blocks; beyond its end it is zero."""

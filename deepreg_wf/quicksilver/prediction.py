@@ -13,7 +13,7 @@ from ..lddmm import Metric, fields, normalise, shoot
 from .architecture import QuicksilverNet
 from .blocks import Blocks
 from .patches import average, corners, gather
-from .weights import Checkpoint
+from .weights import Checkpoint, Spec
 
 BATCH_SIZE = 32
 """Patches that go through a network at once, unless told otherwise."""
@@ -89,13 +89,9 @@ def predict(
     ValueError
         If the network has another metric, or blocks that the voxels do not make up.
     """
-    spec = checkpoint.spec
-    if metric.parameters != spec.metric:
-        raise ValueError('the network was trained for another metric')
-    blocks = Blocks(metric, spec.spacing, whitened=spec.whitened)
+    blocks = _blocks_of(checkpoint.spec, metric)
     pair = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
-    output = apply_network(checkpoint.network, pair, spec.stride, batch_size=batch_size)
-    return blocks.colour(spec.scale * output.to(pair.device))
+    return blocks.colour(_apply(checkpoint, pair, batch_size))
 
 
 def correct(
@@ -125,8 +121,43 @@ def correct(
     -------
     Tensor, shape (3, X, Y, Z)
     """
-    back = fields.interpolate(fixed.unsqueeze(0), shoot(momentum, metric).phi)[0]
-    return momentum + predict(checkpoint, moving, back, metric, batch_size=batch_size)
+    blocks = _blocks_of(checkpoint.spec, metric)
+    images = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
+    pair = warp_back(images, blocks.whiten(momentum), blocks)
+    return momentum + blocks.colour(_apply(checkpoint, pair, batch_size))
+
+
+def warp_back(images: Tensor, whitened: Tensor, blocks: Blocks) -> Tensor:
+    """Warp the fixed of two images back by the geodesic of a momentum, all of it on blocks.
+
+    Parameters
+    ----------
+    images : Tensor, shape (2, X, Y, Z)
+        Moving and fixed.
+    whitened : Tensor, shape (3, X, Y, Z)
+    blocks : Blocks
+
+    Returns
+    -------
+    Tensor, shape (2, X, Y, Z)
+        The moving image as it is, and the fixed one in its space.
+    """
+    coarse = blocks.alone
+    geodesic = shoot(coarse.colour(whitened), coarse.image)
+    return torch.cat([images[:1], fields.interpolate(images[1:], geodesic.phi)])
+
+
+def _blocks_of(spec: Spec, metric: Metric) -> Blocks:
+    if metric.parameters != spec.metric:
+        raise ValueError('the network was trained for another metric')
+    return Blocks(metric, spec.spacing, whitened=spec.whitened)
+
+
+def _apply(checkpoint: Checkpoint, pair: Tensor, batch_size: int) -> Tensor:
+    """Output of a network on a pair of images on blocks, in its units."""
+    spec = checkpoint.spec
+    output = apply_network(checkpoint.network, pair, spec.stride, batch_size=batch_size)
+    return spec.scale * output.to(pair.device)
 
 
 def apply_network(

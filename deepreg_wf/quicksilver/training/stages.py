@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ...lddmm import fields, shoot
 from ..blocks import Blocks
-from ..prediction import apply_network
+from ..prediction import apply_network, warp_back
 from ..weights import Checkpoint, Spec, save_checkpoint
 from .card import model_card
 from .cohort import Cohort
@@ -148,7 +147,7 @@ class _Course:
         self.cohort, self.folder, self.settings = cohort, folder, settings
         self.device, self.say = device, say
         self.blocks = Blocks(cohort.metric_on(device), settings.spacing)
-        self.metric = self.blocks.image.with_grid(self.blocks.shape, self.blocks.size)
+        self.metric = self.blocks.alone.image
         self.histories: dict[str, dict[str, Figures]] = {}
         self.validation_pairs = choose_pairs(cohort.validation, 0, settings.seed)
         pairs = choose_pairs(cohort.training, settings.between, settings.seed)
@@ -208,9 +207,7 @@ class _Course:
         spec = prediction.spec
         images = sample.images.to(self.device)
         whitened = spec.scale * apply_network(prediction.network, images, spec.stride)
-        momentum = Blocks(self.metric, spec.spacing).colour(whitened)
-        back = fields.interpolate(images[1:], shoot(momentum, self.metric).phi)
-        seen = torch.cat([images[:1], back])
+        seen = warp_back(images, whitened, self.blocks)
         return Task(sample.images, seen.cpu(), whitened.cpu())
 
     def _spec(self, role: str, *, dropout: float = 0.0, scale: float | None = None) -> Spec:

@@ -92,10 +92,10 @@ def teach(
 
 def _match(cohort: Cohort, pair: Pair, blocks: Blocks) -> Tensor:
     moving, fixed = (blocks.reduce(cohort.image(name).to(blocks.device)) for name in pair)
-    metric = blocks.image.with_grid(blocks.shape, blocks.size)
+    alone = blocks.alone
     schedule = Schedule(iterations=(ITERATIONS,))
-    found = match(moving, fixed, metric, similarity=DEFAULT_SIMILARITY, schedule=schedule)
-    return Blocks(metric, max(blocks.size)).whiten(found.momentum).cpu()
+    found = match(moving, fixed, alone.image, similarity=DEFAULT_SIMILARITY, schedule=schedule)
+    return alone.whiten(found.momentum).cpu()
 
 
 def keep(path: Path, **tensors: Tensor) -> None:
