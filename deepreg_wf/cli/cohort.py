@@ -70,7 +70,7 @@ def _align(
     resources = plan_resources(execution, images=len(images))
     crash_dir = folder / 'logs' / f'crashes-{os.getpid()}'
     configure(resources, execution, crash_dir=crash_dir)
-    from ..workflows.base import single_subject_name
+    from ..workflows.base import image_names
     from ..workflows.cohort import init_cohort_wf
 
     aligned = folder / ALIGNED
@@ -84,8 +84,7 @@ def _align(
         omp_nthreads=resources.omp_nthreads,
     )
     workflow.base_dir = str(execution.work_dir)
-    names = {single_subject_name(image): _stem(image) for image in images}
-    glossary = Glossary.of(workflow, names)
+    glossary = Glossary.of(workflow, image_names(images))
     with open_display(streams, glossary, plain=False) as display:
         display.say(f'Aligning {len(images)} brains with {options.template}')
         failures = execute(

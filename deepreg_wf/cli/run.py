@@ -143,7 +143,9 @@ def _process(this: Run, streams: Streams) -> int:
     """Process all images, and tell how it went."""
     execution, workflow = this.settings.execution, _build(this)
     _write_records(this)
-    glossary = Glossary.of(workflow, _image_names(this.inputs))
+    from ..workflows.base import image_names
+
+    glossary = Glossary.of(workflow, image_names(this.inputs.images))
     with open_display(streams, glossary, plain=execution.verbose > 0) as display:
         display.say(_announcement(this))
         if execution.write_graph:
@@ -255,13 +257,6 @@ def _announcement(this: Run) -> str:
     )
     skipped = set(this.inputs.without_t1w) - set(this.settings.selection.participant_label)
     return f'{text}; without an image: {", ".join(sorted(skipped))}' if skipped else text
-
-
-def _image_names(inputs: Inputs) -> dict[str, str]:
-    """Names to show, such as ``sub-01_ses-pre``, by the name of the workflow of each image."""
-    from ..workflows.base import single_subject_name
-
-    return {single_subject_name(path): path.name.rsplit('_', 1)[0] for path in inputs.images}
 
 
 def _draw(workflow: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, Str, traits
@@ -35,12 +36,19 @@ def load_tensor(
     return torch.from_numpy(data).to(device), own_grid
 
 
-def load_brain(path: str, device: str, grid: VoxelGrid | None = None) -> tuple[Tensor, VoxelGrid]:
+def load_brain(
+    path: str,
+    device: str,
+    grid: VoxelGrid | None = None,
+    *,
+    scale: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, VoxelGrid]:
+    """Read a brain as `load_tensor` does, and scale its intensities, by default as matching does."""
     from deepreg_wf.lddmm import normalise
 
     image, own_grid = load_tensor(path, device, grid)
     try:
-        return normalise(image), own_grid
+        return (scale or normalise)(image), own_grid
     except ValueError as error:
         raise InputError(f'{path}: {error}; look at the brain mask and the affine.') from None
 

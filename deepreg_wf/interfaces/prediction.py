@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,13 @@ from nipype import logging
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_tensor
+from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_brain, load_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from deepreg_wf.lddmm import Metric
     from deepreg_wf.quicksilver import Checkpoint
-    from deepreg_wf.spatial import VoxelGrid
 
 LOGGER = logging.getLogger('nipype.interface')
 
@@ -159,29 +159,19 @@ class _Work:
         import torch
 
         from deepreg_wf.lddmm import Metric
-        from deepreg_wf.quicksilver import load_checkpoint
+        from deepreg_wf.quicksilver import load_checkpoint, prepare_image
 
         torch.set_num_threads(inputs.num_threads)
         self.checkpoint: Checkpoint = load_checkpoint(inputs.weights, device=inputs.device)
-        self.moving, self.grid = self._load(inputs.moving_image, inputs.device)
-        self.fixed, _ = self._load(inputs.fixed_image, inputs.device, self.grid)
+        scale = partial(prepare_image, intensities=self.checkpoint.spec.intensities)
+        self.moving, self.grid = load_brain(inputs.moving_image, inputs.device, scale=scale)
+        self.fixed, _ = load_brain(inputs.fixed_image, inputs.device, self.grid, scale=scale)
         self.metric: Metric = Metric(
             self.grid.shape,
             self.grid.spacing,
             **self.checkpoint.spec.metric,
             device=inputs.device,
         )
-
-    def _load(
-        self, path: str, device: str, grid: VoxelGrid | None = None
-    ) -> tuple[Tensor, VoxelGrid]:
-        from deepreg_wf.quicksilver import prepare_image
-
-        image, own_grid = load_tensor(path, device, grid)
-        try:
-            return prepare_image(image, self.checkpoint.spec.intensities), own_grid
-        except ValueError as error:
-            raise InputError(f'{path}: {error}; look at the brain mask and the affine.') from None
 
     def save(self, momentum: Tensor, folder: Path) -> dict[str, Any]:
         """Write a momentum; return the outputs."""
@@ -200,13 +190,17 @@ def _work_of(inputs: Any) -> Iterator[_Work]:
 
     Warnings are where a run without enough memory says that it goes on with less.
     """
+    from deepreg_wf.quicksilver import WeightsError
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         try:
             yield _Work(inputs)
+        except InputError:
+            raise
+        except WeightsError as error:  # names its file itself
+            raise InputError(str(error)) from error
         except ValueError as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f'{inputs.weights}: {error}') from error
         finally:
             for warning in caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ROBUST_MAXIMUM = 0.995
@@ -34,3 +35,19 @@ def normalise(image: Tensor) -> Tensor:
     # Sorted by kthvalue: torch.quantile refuses more than 16 million values.
     rank = max(1, round(ROBUST_MAXIMUM * brain.numel()))
     return (image / brain.kthvalue(rank).values).clamp_max(1)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Add zeros at the far end of the last three axes up to a multiple of `multiple`."""
+    widths = [width for n in reversed(image.shape[-3:]) for width in (0, -n % multiple)]
+    return F.pad(image, widths)
+
+
+def block_average(image: Tensor, factor: int) -> Tensor:
+    """Average over blocks of `factor` voxels a side along the last three axes."""
+    if factor == 1:
+        return image
+    batch = image.reshape(1, -1, *image.shape[-3:])
+    return F.avg_pool3d(batch, factor).reshape(
+        *image.shape[:-3], *(n // factor for n in image.shape[-3:])
+    )

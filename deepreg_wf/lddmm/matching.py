@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from types import EllipsisType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import fields
 from .descent import Progress, Schedule, minimise
+from .images import block_average, pad_to_multiple
 from .lattice import Lattice
 from .metric import Metric
 from .shooting import Geodesic, follow, shoot, steps_needed
@@ -137,13 +137,13 @@ def _descend(
     shape = pair.moving.shape
     if start is None:
         start = pair.moving.new_zeros(3, *shape)
-    momentum = _pad(start, coarsest)
-    pair = pair.map(lambda image: _pad(image, coarsest))
+    momentum = pad_to_multiple(start, coarsest)
+    pair = pair.map(lambda image: pad_to_multiple(image, coarsest))
     grid = metric.with_grid(pair.moving.shape, metric.spacing)
     energies = []
     for level, iterations in enumerate(levels):
         factor = coarsest // 2**level
-        level_pair = pair.map(lambda image, factor=factor: _reduce(image, factor))  # type: ignore[misc]
+        level_pair = pair.map(lambda image, factor=factor: block_average(image, factor))  # type: ignore[misc]
         lattice = Lattice.around(grid, factor, negligible=NEGLIGIBLE_GAIN)
         problem = _Problem.of(level_pair, lattice, similarity)
         begin = lattice.restrict(momentum)
@@ -230,19 +230,3 @@ def _content(image: Tensor, room: int) -> tuple[slice | EllipsisType, ...]:
         first, last = int(found[0]), int(found[-1])
         box.append(slice(max(0, first - room), last + 1 + room))
     return tuple(box)
-
-
-def _pad(image: Tensor, multiple: int) -> Tensor:
-    """Add zeros at the far end of the last three axes up to a multiple of `multiple`."""
-    widths = [width for n in reversed(image.shape[-3:]) for width in (0, -n % multiple)]
-    return F.pad(image, widths)
-
-
-def _reduce(image: Tensor, factor: int) -> Tensor:
-    """Average over blocks of `factor` voxels a side."""
-    if factor == 1:
-        return image
-    batch = image.reshape(1, -1, *image.shape[-3:])
-    return F.avg_pool3d(batch, factor).reshape(
-        *image.shape[:-3], *(n // factor for n in image.shape[-3:])
-    )

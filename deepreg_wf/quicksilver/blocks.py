@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..lddmm import Metric, spectral
+from ..lddmm.images import block_average, pad_to_multiple
 from ..lddmm.lattice import MARGIN
 
 TOLERANCE = 0.1
@@ -74,12 +75,7 @@ class Blocks:
 
     def reduce(self, image: Tensor) -> Tensor:
         """Average an image, (..., X, Y, Z), over the blocks; beyond its end it is zero."""
-        widths = [width for n in reversed(image.shape[-3:]) for width in (0, -n % self.factor)]
-        padded = F.pad(image, widths)
-        if self.factor == 1:
-            return padded
-        batch = F.avg_pool3d(padded.reshape(1, -1, *padded.shape[-3:]), self.factor)
-        return batch.reshape(*image.shape[:-3], *batch.shape[-3:])
+        return block_average(pad_to_multiple(image, self.factor), self.factor)
 
     def whiten(self, momentum: Tensor) -> Tensor:
         """Bring a momentum, (..., 3, X, Y, Z) on the voxels, to the blocks as ``K^(1/2) m``.

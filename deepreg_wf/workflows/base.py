@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +133,7 @@ def init_deepreg_wf(
     _check_names(images)
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _DESCRIPTION.format(version=__version__)
-    prepare = _prepare_template(template, registration.registration_resolution)
+    prepare = prepare_template(template, registration.registration_resolution)
     for image in images:
         single_subject_wf = init_single_subject_wf(
             t1w_file=image,
@@ -284,6 +284,17 @@ def _find_weights(registration: Registration) -> Weights:
     )
 
 
+def image_names(images: Iterable[Path]) -> dict[str, str]:
+    """Names to show, such as ``sub-01_ses-pre``, by the name of the workflow of each image.
+
+    Examples
+    --------
+    >>> image_names([Path('sub-01_T1w.nii.gz')])
+    {'single_subject_01_wf': 'sub-01'}
+    """
+    return {single_subject_name(image): image.name.rpartition('_')[0] for image in images}
+
+
 def single_subject_name(t1w_file: Path) -> str:
     """Name of the workflow of an image, which carries the entities of its file.
 
@@ -310,7 +321,8 @@ def _edges(*names: str) -> list[tuple[str, str]]:
     return [(f'outputnode.{name}', f'inputnode.{name}') for name in names]
 
 
-def _prepare_template(template: Template, resolution: float) -> pe.Node:
+def prepare_template(template: Template, resolution: float) -> pe.Node:
+    """Node that brings the brain of a template onto its registration grid, voxels in mm."""
     prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
     if template.mask is not None:
         prepare.inputs.in_mask = str(template.mask)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from nipype.interfaces.io import ExportFile
 from nipype.pipeline import engine as pe
 
-from deepreg_wf.interfaces.template import PrepareTemplate
 from deepreg_wf.workflows.affine import init_affine_wf
 from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
-from deepreg_wf.workflows.base import single_subject_name
+from deepreg_wf.workflows.base import prepare_template, single_subject_name
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -77,11 +76,8 @@ def init_cohort_wf(
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
-    if template.mask is not None:
-        prepare.inputs.in_mask = str(template.mask)
-    prepare_node = pe.Node(prepare, name='prepare_template', mem_gb=1.0)
-    workflow.connect(prepare_node, 't1w_brain', _export(folder / TEMPLATE_FILE), 'in_file')
+    prepare = prepare_template(template, resolution)
+    workflow.connect(prepare, 't1w_brain', _export(folder / TEMPLATE_FILE), 'in_file')
     for image in images:
         single_wf = LiterateWorkflow(name=single_subject_name(image))
         anat_wf = init_anat_preproc_wf(omp_nthreads=omp_nthreads, device=device)
@@ -96,7 +92,7 @@ def init_cohort_wf(
         single_wf.connect(affine_wf, 'outputnode.t1w_affine', aligned, 'in_file')
         shared = {'t1w_brain': 'template_brain', 'brain_mask': 'template_mask'}
         edges = [(source, f'affine_wf.inputnode.{field}') for source, field in shared.items()]
-        workflow.connect([(prepare_node, single_wf, edges)])
+        workflow.connect([(prepare, single_wf, edges)])
     return workflow
 
 

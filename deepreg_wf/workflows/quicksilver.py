@@ -138,14 +138,8 @@ def init_quicksilver_wf(
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     images = [(source, target) for target, source in ends.items()]
-    for before, step in zip([None, *steps], steps, strict=False):
-        workflow.connect([(inputnode, step, images)])
-        if before is not None:
-            passed = [('momentum', 'momentum')]
-            # Refinement has to keep to the metric of the networks.
-            if step.name == 'match':
-                passed.append(('metric', 'metric'))
-            workflow.connect([(before, step, passed)])
+    workflow.connect([(inputnode, step, images) for step in steps])
+    workflow.connect([(*pair, _passed_to(pair[1])) for pair in zip(steps, steps[1:], strict=False)])
     last = steps[-1]
     workflow.connect(
         [
@@ -173,6 +167,15 @@ def init_quicksilver_wf(
 def is_matched(momentum: str, refine: int) -> bool:
     """Whether a momentum is matched, and so has a trace of its energy."""
     return momentum == 'optimise' or refine > 0
+
+
+def _passed_to(step: pe.Node) -> list[tuple[str, str]]:
+    """What a step that goes on with a momentum gets from the one before."""
+    names = ['momentum']
+    # Refinement has to keep to the metric of the networks.
+    if step.name == 'match':
+        names.append('metric')
+    return [(name, name) for name in names]
 
 
 def _momentum_steps(
