@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -82,8 +84,17 @@ def test_blocks_are_centred_on_their_voxels() -> None:
     n, h = lattice.metric.shape[0], lattice.metric.spacing[0]
     wave = torch.sin(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n)
     field = wave.view(n, 1, 1).expand(3, *lattice.metric.shape).contiguous()
-    voxels = Lattice(lattice.metric, image, 1).displacement(field)
+    voxels = Lattice(lattice.metric, image, lattice.origin).displacement(field)
     blocks = lattice.displacement(field) * 2
     pooled = torch.nn.functional.avg_pool3d(voxels[None], 2)[0]
     curvature = (2 * torch.pi / (n * h)) ** 2
     assert (blocks - pooled).abs().max() < curvature / 8 + 1e-9
+
+
+def test_a_lattice_stays_where_it_is_when_the_image_is_coarsened() -> None:
+    """A field has the same value at the same place."""
+    image = metric((1.0, 1.0, 1.0), (24, 20, 16))
+    lattice = Lattice.around(image)
+    field = torch.randn(3, *lattice.metric.shape, dtype=torch.float64)
+    centres = dataclasses.replace(lattice, factor=2).displacement(field)
+    torch.testing.assert_close(lattice.coarsened(2).displacement(field), centres)

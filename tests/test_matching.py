@@ -18,8 +18,8 @@ from deepreg_wf.lddmm import (
     normalise,
     shoot,
 )
+from deepreg_wf.lddmm.energy import MIN_JACOBIAN, Energy
 from deepreg_wf.lddmm.lattice import Lattice
-from deepreg_wf.lddmm.matching import MIN_JACOBIAN, _Problem
 
 SPACING = (4.0, 4.0, 4.0)
 QUICK = Schedule(iterations=(10, 5))
@@ -142,7 +142,7 @@ def test_gradient_of_the_energy_agrees_with_central_differences(similarity) -> N
     moving, fixed, *weights = smooth[:, 0]
     lattice = Lattice.around(Metric(moving.shape, SPACING, dtype=torch.float64))
     mismatch = similarity.against(fixed, SPACING, weights[0])
-    problem = _Problem(moving, weights[1], lattice, mismatch)
+    problem = Energy(moving, weights[1], lattice, mismatch)
     shape = (2, 3, *lattice.metric.shape)
     fields_of_noise = torch.randn(shape, dtype=torch.float64, generator=generator)
     momentum, direction = (1e-2 * lattice.metric.momentum(part) for part in fields_of_noise)

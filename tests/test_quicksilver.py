@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,11 @@ from deepreg_wf.quicksilver import (
     sample_uncertainty,
     save_checkpoint,
 )
-from deepreg_wf.quicksilver.architecture import correlation_forces
+from deepreg_wf.quicksilver.architecture import HINTS, correlation_forces
 from deepreg_wf.quicksilver.blocks import Blocks
-from deepreg_wf.quicksilver.patches import average, corners, gather
-from deepreg_wf.quicksilver.prediction import apply_network, warp_back
+from deepreg_wf.quicksilver.patches import average, corners, fitting, gather
+from deepreg_wf.quicksilver.prediction import apply_network, propose, scene_of
+from deepreg_wf.quicksilver.scene import Scene
 
 FLOAT32 = 1e-5
 """Rounding that a chain of convolutions in float32 may leave, for values of about one."""
@@ -55,10 +57,10 @@ def _is_touched(module: torch.nn.Module) -> bool:
 
 def checkpoint(**options: object) -> Checkpoint:
     torch.manual_seed(0)
-    spec = Spec(**({'features': 2, 'spacing': 4.0, 'forces': True, 'scale': 0.02} | options))
+    spec = Spec(**({'features': 2, 'spacing': 4.0, 'hints': True, 'scale': 0.02} | options))
     network = spec.new_network().eval()
-    # Untrained forces do nothing; here they should.
-    if spec.forces:
+    # Untrained hints do nothing; here they should.
+    if spec.hints:
         torch.nn.init.normal_(network.shortcut.weight, std=0.05)
     return Checkpoint(network, spec)
 
@@ -70,6 +72,18 @@ def checkpoint(**options: object) -> Checkpoint:
 def test_a_patch_comes_out_in_the_size_it_went_in(patch: int) -> None:
     network = QuicksilverNet(2, patch=patch)
     assert network(random(2, 2, patch, patch, patch)).shape == (2, 3, patch, patch, patch)
+
+
+def test_a_network_takes_patches_of_other_sides_with_the_same_weights() -> None:
+    network = checkpoint().network
+    patch = random(1, 2 + HINTS, 11, 19, 15)
+    assert network(patch).shape == (1, 3, 11, 19, 15)
+
+
+def test_hints_that_are_not_given_are_zero() -> None:
+    network, pair = checkpoint().network, random(1, 2, 15, 15, 15)
+    hints = torch.zeros(1, HINTS, 15, 15, 15)
+    assert torch.equal(network(pair), network(torch.cat([pair, hints], dim=1)))
 
 
 def test_the_original_size_has_the_parameters_that_the_paper_gives() -> None:
@@ -117,12 +131,25 @@ def test_forces_pull_an_edge_to_where_the_other_image_has_it() -> None:
 
 # Patches
 
+CUBE = (15, 15, 15)
+
+
+def test_a_patch_may_hold_all_that_is_there() -> None:
+    occupied = torch.zeros(40, 33, 29, dtype=torch.bool)
+    occupied[3:20, 5:20, 7:25] = True
+    sides = fitting(occupied)
+    assert sides == (19, 15, 19)
+    (start,) = corners(occupied, sides, max(sides))
+    for axis, (first, last) in enumerate(((3, 20), (5, 20), (7, 25))):
+        assert start[axis] <= first
+        assert start[axis] + sides[axis] >= last
+
 
 @pytest.mark.parametrize('stride', [14, 10, 5])
 def test_patches_cover_what_is_there(stride: int) -> None:
     occupied = torch.zeros(40, 33, 29, dtype=torch.bool)
     occupied[3:38, 0:33, 7:20] = True
-    starts = corners(occupied, 15, stride)
+    starts = corners(occupied, CUBE, stride)
     ones = torch.ones(len(starts), 1, 15, 15, 15)
     assert average(ones, starts, occupied.shape)[0][occupied].eq(1).all()
     assert (starts >= 0).all()
@@ -132,22 +159,22 @@ def test_patches_cover_what_is_there(stride: int) -> None:
 def test_patches_in_which_there_is_nothing_are_left_out() -> None:
     occupied = torch.zeros(60, 20, 20, dtype=torch.bool)
     occupied[2:5, 8, 8] = occupied[55:58, 8, 8] = True
-    assert len(corners(occupied, 15, 14)) == 2
-    assert len(corners(torch.zeros(20, 20, 20, dtype=torch.bool), 15, 14)) == 0
+    assert len(corners(occupied, CUBE, 14)) == 2
+    assert len(corners(torch.zeros(20, 20, 20, dtype=torch.bool), CUBE, 14)) == 0
 
 
 def test_patches_move_with_the_brain() -> None:
     occupied = torch.zeros(50, 50, 50, dtype=torch.bool)
     occupied[10:35, 12:40, 8:30] = True
     shift = (3, -2, 5)
-    shifted = corners(occupied.roll(shift, dims=(0, 1, 2)), 15, 14)
-    assert torch.equal(shifted, corners(occupied, 15, 14) + torch.tensor(shift))
+    shifted = corners(occupied.roll(shift, dims=(0, 1, 2)), CUBE, 14)
+    assert torch.equal(shifted, corners(occupied, CUBE, 14) + torch.tensor(shift))
 
 
 def test_a_volume_that_was_cut_up_comes_together_again() -> None:
     volume = random(3, 31, 40, 29)
-    starts = corners(torch.ones(31, 40, 29, dtype=torch.bool), 15, 8)
-    together = average(gather(volume, starts, 15), starts, volume.shape[1:])
+    starts = corners(torch.ones(31, 40, 29, dtype=torch.bool), CUBE, 8)
+    together = average(gather(volume, starts, CUBE), starts, volume.shape[1:])
     assert torch.allclose(together, volume, atol=1e-6)
 
 
@@ -251,7 +278,7 @@ def pair_of(shape: tuple[int, int, int] = (44, 48, 40)) -> tuple[Tensor, Tensor,
 def test_a_prediction_moves_with_the_brains() -> None:
     """By whole blocks, in the middle of the grid: patches, network and metric all do."""
     moving, fixed, metric = pair_of((64, 64, 64))
-    net = checkpoint()
+    net = checkpoint(hints=False)
     shift = (4, -4, 2)
     velocity = metric.velocity(predict(net, moving, fixed, metric))
     images = (image.roll(shift, dims=(0, 1, 2)) for image in (moving, fixed))
@@ -281,36 +308,73 @@ def smooth_momentum(blocks: Blocks, size: float) -> Tensor:
     return size * torch.stack([ball, -0.5 * ball, 0.3 * ball])
 
 
-def test_warping_back_on_blocks_is_what_it_is_on_voxels() -> None:
+def test_a_scene_shows_the_fixed_image_warped_back() -> None:
     moving, fixed, metric = pair_of()
     blocks = Blocks(metric, 4.0)
     whitened = smooth_momentum(blocks, 0.1)
     phi = shoot(blocks.colour(whitened), metric).phi
     assert 2.0 * phi.norm(dim=0).max() > 3.0  # mm
     expected = blocks.reduce(fields.interpolate(fixed[None], phi)[0])
-    images = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
-    seen = warp_back(images, whitened, blocks)
-    assert torch.equal(seen[0], images[0])
+    shown = Scene(moving, fixed, blocks).view(whitened).channels
+    assert torch.equal(shown[0], blocks.reduce(moving))
     # Interpolating blocks blurs more than interpolating voxels, by less than half the change.
-    assert (seen[1] - expected).norm() < 0.5 * (images[1] - expected).norm()
+    assert (shown[1] - expected).norm() < 0.5 * (blocks.reduce(fixed) - expected).norm()
 
 
-def test_a_correction_adds_what_its_network_makes_of_that() -> None:
+@pytest.mark.parametrize('detail', [2.0, 4.0])
+def test_a_scene_shows_the_gradient_of_its_energy(detail: float) -> None:
+    """Along any direction, the energy changes as the gradient says."""
     moving, fixed, metric = pair_of()
-    net, blocks = checkpoint(role='correction'), Blocks(metric, 4.0)
-    start = blocks.colour(smooth_momentum(blocks, 0.1))
-    images = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
-    seen = warp_back(images, blocks.whiten(start), blocks)
-    added = net.spec.scale * apply_network(net.network, seen, net.spec.stride)
-    expected = start + blocks.colour(added)
-    assert torch.allclose(correct(net, start, moving, fixed, metric), expected)
+    blocks = Blocks(metric, 4.0)
+    scene = Scene(moving, fixed, blocks, detail=detail, scale=0.02)
+    whitened, change = smooth_momentum(blocks, 0.05), smooth_momentum(blocks, 0.01).flip(0)
+    view = scene.view(whitened)
+    assert view.energy == pytest.approx(float(scene.energy(whitened)), rel=1e-5)
+    slope = 0.02 * float((view.channels[5:8] * change).sum()) * 4.0**3
+    there, here = scene.energy(whitened + 0.1 * change), scene.energy(whitened - 0.1 * change)
+    assert float(there - here) / 0.2 == pytest.approx(slope, rel=0.02)
+    assert torch.allclose(0.02 * view.channels[8:11], whitened)
 
 
-def test_blocks_alone_are_the_same_blocks() -> None:
-    blocks = Blocks(Metric((20, 24, 22), (2.0,) * 3), 4.0)
-    assert blocks.alone.shape == blocks.shape
-    assert blocks.alone.factor == 1
-    assert blocks.alone.image.parameters == blocks.image.parameters
+def test_a_scene_sees_no_sense_in_what_folds() -> None:
+    moving, fixed, metric = pair_of()
+    blocks = Blocks(metric, 4.0)
+    scene = Scene(moving, fixed, blocks)
+    assert math.isinf(scene.view(smooth_momentum(blocks, 3.0)).energy)
+    assert math.isinf(scene.energy(smooth_momentum(blocks, 3.0)))
+
+
+def test_a_correction_takes_steps_each_from_where_the_last_one_led() -> None:
+    moving, fixed, metric = pair_of()
+    net, blocks = _downhill(repeats=2), Blocks(metric, 4.0)
+    scene = scene_of(net.spec, moving, fixed, metric)
+    found = start = blocks.whiten(blocks.colour(smooth_momentum(blocks, 0.02)))
+    for _ in range(2):
+        found = found + propose(net, scene.view(found))
+    expected = blocks.colour(smooth_momentum(blocks, 0.02)) + blocks.colour(found - start)
+    corrected = correct(net, blocks.colour(smooth_momentum(blocks, 0.02)), moving, fixed, metric)
+    assert torch.allclose(corrected, expected, atol=FLOAT32 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize('size', [-1.0, 50.0])
+def test_a_network_that_is_wrong_does_no_harm(size: float) -> None:
+    """Uphill, or so far that all folds: the energy is never more than that of the affine."""
+    moving, fixed, metric = pair_of()
+    net = _downhill(size)
+    scene = scene_of(net.spec, moving, fixed, metric)
+    found = scene.blocks.whiten(predict(net, moving, fixed, metric))
+    assert float(scene.energy(found)) <= float(scene.energy(scene.nothing))
+
+
+def _downhill(size: float = 0.05, **options: object) -> Checkpoint:
+    """A network that goes a share of the gradient downhill, and looks at no image."""
+    net = checkpoint(role='correction', stride=0, **options)
+    with torch.no_grad():
+        for parameter in net.network.parameters():
+            parameter.zero_()
+        for axis in range(3):
+            net.network.shortcut.weight[axis, 3 + axis, 2, 2, 2] = -size
+    return net
 
 
 def test_images_are_scaled_as_the_network_was_trained() -> None:

@@ -19,10 +19,10 @@ from deepreg_wf.quicksilver.training import load_cohort
 
 LEAST = {
     'features': 2,
-    'prediction-patches': 64,
+    'prediction-brains': 4,
     'prediction-pairs': 1,
-    'correction-patches': 32,
-    'probabilistic-patches': 32,
+    'correction-brains': 2,
+    'probabilistic-brains': 2,
     'between': 0,
     'geodesics': 1,
 }

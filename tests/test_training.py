@@ -13,8 +13,11 @@ from conftest import synthetic_brain
 from safetensors import safe_open
 
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
-from deepreg_wf.quicksilver import load_checkpoint
+from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint
+from deepreg_wf.quicksilver.architecture import HINTS
 from deepreg_wf.quicksilver.blocks import Blocks
+from deepreg_wf.quicksilver.prediction import propose
+from deepreg_wf.quicksilver.scene import View
 from deepreg_wf.quicksilver.training import (
     Cohort,
     CohortError,
@@ -25,26 +28,30 @@ from deepreg_wf.quicksilver.training import (
     split,
     train,
 )
-from deepreg_wf.quicksilver.training.augment import mirror, vary
+from deepreg_wf.quicksilver.training.augment import vary
 from deepreg_wf.quicksilver.training.cohort import TEMPLATE
+from deepreg_wf.quicksilver.training.exercises import cases, collate, lead, mirror, show
 from deepreg_wf.quicksilver.training.fit import Fit, Plan
-from deepreg_wf.quicksilver.training.samples import known_geodesic
+from deepreg_wf.quicksilver.training.samples import Sample, known_geodesic
 from deepreg_wf.quicksilver.training.teachers import Pair, choose_pairs, teach
 
 SHAPE, SPACING = (24, 28, 24), (6.0, 6.0, 6.0)
 BLOCKS = 6.0
-"""Blocks of this size are voxels here: a brain is some patches."""
+"""Blocks of this size are voxels here."""
 
 TINY = TrainingSettings(
     features=2,
     spacing=BLOCKS,
     between=1,
     geodesics=2,
-    prediction_patches=320,
+    detail=BLOCKS,
+    rounds=2,
+    repeats=2,
+    prediction_brains=40,
     prediction_pairs=3,
-    correction_patches=64,
+    correction_brains=16,
     correction_pairs=2,
-    probabilistic_patches=64,
+    probabilistic_brains=8,
 )
 
 
@@ -133,7 +140,7 @@ def test_a_random_geodesic_carries_its_one_image_onto_the_other(cohort: Cohort) 
     noise = torch.randn(3, *SHAPE, generator=generator) * (cohort.image(TEMPLATE) > 0)
     momentum = cohort.metric_on('cpu').root.velocity(noise)
     sample = known_geodesic(cohort, [0.1 * momentum / momentum.std()], blocks, generator)
-    moving, fixed = sample.images
+    moving, fixed = sample.images.float()
     geodesic = shoot(blocks.colour(sample.whitened), cohort.metric_on('cpu'))
     warped = fields.interpolate(moving[None], geodesic.phi_inverse)[0]
     # The lattice that makes geodesics is coarser than that of `shoot`, by no more than shows.
@@ -148,17 +155,58 @@ def test_sides_change_for_images_and_momenta_alike(cohort: Cohort) -> None:
     momentum = metric.velocity(noise * (template > 0))
     momentum *= (20_000 / metric.energy(momentum)).sqrt().float()
     warped = fields.interpolate(template[None], shoot(momentum, metric).phi_inverse)
-    images, mirrored = mirror(torch.cat([template[None], warped]), momentum)
-    again = fields.interpolate(images[:1], shoot(mirrored, metric).phi_inverse)
-    assert (again - images[1:]).abs().max() < 1e-3
+    mirrored = mirror(torch.cat([template[None], warped, momentum]))
+    again = fields.interpolate(mirrored[:1], shoot(mirrored[2:], metric).phi_inverse)
+    assert (again - mirrored[1:2]).abs().max() < 1e-3
 
 
-def test_other_contrast_leaves_the_ground_empty(cohort: Cohort) -> None:
+def test_cases_are_led_to_where_a_network_wants_them(cohort: Cohort) -> None:
+    """What is missing of a case is less by what the network says."""
+    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    sample = known_geodesic(
+        cohort, [torch.randn(3, *blocks.shape) * 0.01], blocks, torch.Generator().manual_seed(0)
+    )
+    torch.manual_seed(0)
+    spec = Spec(features=1, hints=True, stride=0, spacing=BLOCKS, detail=BLOCKS, scale=0.001)
+    checkpoint = Checkpoint(spec.new_network().eval(), spec)
+    (before,) = show(cases([sample], 0, 0), blocks, spec)
+    (after,) = show(lead([before], checkpoint), blocks, spec)
+    said = propose(checkpoint, View(before.channels.float(), 0.0)) / spec.scale
+    assert said.abs().max() > 0
+    # Exercises are kept at half precision.
+    half = 2e-3 * float(before.answer.abs().max())
+    assert torch.allclose(after.answer.float(), before.answer.float() - said, atol=half)
+
+
+def test_batches_are_of_one_size_that_networks_take(cohort: Cohort) -> None:
+    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    nothing = torch.zeros(3, *blocks.shape)
+    pairs = [torch.stack([cohort.image(TEMPLATE), cohort.image(f'sub-{i}')]) for i in (0, 1)]
+    spec = Spec(hints=True, spacing=BLOCKS, detail=BLOCKS)
+    shown = show(cases([Sample(pair, nothing) for pair in pairs], 1, 0), blocks, spec)
+    channels, answers = collate(shown, torch.Generator().manual_seed(0))
+    assert channels.shape[:2] == (2, 2 + HINTS)
+    assert answers.shape == (2, 3, *channels.shape[2:])
+    assert all(side % 4 == 3 for side in channels.shape[2:])
+
+
+def test_a_varied_brain_is_itself_in_its_place(cohort: Cohort) -> None:
+    """All that is added lies within two voxels of it, and what is inside looks alike."""
     image = cohort.image('sub-0')
-    varied = vary(image, torch.Generator().manual_seed(1))
-    assert varied[image == 0].eq(0).all()
-    assert not torch.allclose(varied, image)
-    assert varied.min() >= 0
+    brain = image > 0
+    around = torch.nn.functional.max_pool3d(brain.float()[None, None], 5, stride=1, padding=2)[
+        0, 0
+    ]
+    coated = 0
+    for seed in range(20):
+        varied = vary(image, torch.Generator().manual_seed(seed))
+        assert varied[around == 0].eq(0).all()
+        assert varied.min() >= 0
+        assert not torch.allclose(varied, image)
+        together = torch.stack([varied[brain], image[brain]])
+        assert float(torch.corrcoef(together)[0, 1]) > 0.6
+        coated += bool(varied[~brain].any())
+    assert 0 < coated < 20
 
 
 # Fitting
@@ -183,7 +231,7 @@ class _Interrupted(Exception):
 def test_a_training_that_was_cut_off_ends_where_the_whole_one_does(tmp_path: Path) -> None:
     def fit(folder: Path) -> Fit:
         torch.manual_seed(0)
-        return Fit(torch.nn.Linear(1, 1), Plan(80, 0.05), _Line(), folder, 'line')
+        return Fit(torch.nn.Linear(1, 1), Plan(80, 0.05), _Line, folder, 'line')
 
     (tmp_path / 'whole').mkdir()
     (tmp_path / 'parts').mkdir()
@@ -208,8 +256,8 @@ def test_a_training_that_was_cut_off_ends_where_the_whole_one_does(tmp_path: Pat
 
 def test_another_plan_starts_anew(tmp_path: Path) -> None:
     network = torch.nn.Linear(1, 1)
-    Fit(network, Plan(10, 0.05), _Line(), tmp_path, 'line').run(lambda line: None)
-    other = Fit(network, Plan(12, 0.05), _Line(), tmp_path, 'line')
+    Fit(network, Plan(10, 0.05), _Line, tmp_path, 'line').run(lambda line: None)
+    other = Fit(network, Plan(12, 0.05), _Line, tmp_path, 'line')
     other.run(lambda line: None)
     assert other.history[0]['step'] < 12
 
@@ -275,8 +323,8 @@ sys.modules.update(dict.fromkeys({absent}))
 from deepreg_wf.cli.train import main
 sys.exit(main())
 """
-    plan = ['--features', 1, '--spacing', BLOCKS, '--prediction-patches', 32, '--between', 0]
-    plan += ['--correction-patches', 0, '--probabilistic-patches', 0, '--geodesics', 1]
+    plan = ['--features', 1, '--spacing', BLOCKS, '--prediction-brains', 4, '--between', 0]
+    plan += ['--correction-brains', 0, '--probabilistic-brains', 0, '--geodesics', 1]
     words = [tmp_path / 'cohort.safetensors', tmp_path / 'out', '--nprocs', 1, *plan]
     call = [sys.executable, '-c', code, *map(str, words)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)

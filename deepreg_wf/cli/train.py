@@ -26,16 +26,19 @@ COHORT_FILE = 'cohort.safetensors'
 _HELP = {
     'features': 'channels f of the first layer of the networks',
     'spacing': 'size in mm of the blocks that the networks see',
-    'stride': 'blocks from one patch to the next in prediction, at most',
-    'prediction_patches': 'patches that the prediction network imitates teachers on',
+    'detail': 'voxels in mm that correction sees the gradient of the energy at',
+    'rounds': 'how often correction is trained on where it has led to',
+    'repeats': 'how often it is applied in the end',
+    'prediction_brains': 'brains that the prediction network imitates teachers on',
     'prediction_pairs': 'pairs that it then registers end to end',
-    'correction_patches': 'the same of the correction network; 0: none is trained',
+    'correction_brains': 'the same of the correction network; 0: none is trained',
     'correction_pairs': 'the same of the correction network',
-    'probabilistic_patches': 'the same of the probabilistic network; 0: none is trained',
+    'probabilistic_brains': 'the same of the probabilistic network; 0: none is trained',
     'between': 'matched pairs of two subjects, beside those with the template',
     'geodesics': 'random known geodesics',
+    'variants': 'how many times each pair is shown, with other contrast, bias field and noise',
     'rate': 'largest learning rate',
-    'batch': 'patches a step',
+    'batch': 'brains a step',
     'seed': 'of all that is random',
 }
 _EPILOG = """\
@@ -121,13 +124,13 @@ def _add_training(parser: Parser) -> None:
         group.add_argument(
             f'--{name.replace("_", "-")}',
             metavar='N',
-            type=float if name in ('spacing', 'rate') else int,
+            type=float if name in ('spacing', 'detail', 'rate') else int,
             help=text,
         )
     group.add_argument(
-        '--forces',
+        '--hints',
         action=argparse.BooleanOptionalAction,
-        help='show the networks the first step of an optimiser, which they then add to (default)',
+        help='show the networks what an optimiser would see (default)',
     )
 
 

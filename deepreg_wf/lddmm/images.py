@@ -51,3 +51,17 @@ def block_average(image: Tensor, factor: int) -> Tensor:
     return F.avg_pool3d(batch, factor).reshape(
         *image.shape[:-3], *(n // factor for n in image.shape[-3:])
     )
+
+
+def content_box(image: Tensor, room: int) -> tuple[slice, slice, slice]:
+    """Where an image, (X, Y, Z), is not empty, with some voxels of room; all, if it is empty."""
+    occupied = torch.nonzero(image > 0)
+    if not len(occupied):
+        x, y, z = (slice(0, n) for n in image.shape)
+        return x, y, z
+    first, last = occupied.amin(dim=0).tolist(), occupied.amax(dim=0).tolist()
+    x, y, z = (
+        slice(max(0, a - room), min(n, b + 1 + room))
+        for a, b, n in zip(first, last, image.shape, strict=True)
+    )
+    return x, y, z

@@ -78,8 +78,6 @@ class Metric:
         self.alpha, self.beta, self.gamma, self.power = alpha, beta, gamma, power
         self.discrete = discrete
         self.dtype, self.device = dtype, torch.device(device)
-        # Kept complex: the product with a complex spectrum then runs without a strided view.
-        self._kernel = self._kernel_symbol().to(device=device, dtype=dtype.to_complex())
 
     @property
     def voxel_volume(self) -> float:
@@ -189,10 +187,12 @@ class Metric:
         symbol = torch.stack([entry.expand(shape) for entry in (*diagonal, *products)])
         return symbol.to(device=self.device, dtype=self.dtype.to_complex())
 
-    def _kernel_symbol(self) -> Tensor:
-        """Upper triangle of the symbol of K, shape (6, X, Y, Z // 2 + 1), float64.
+    @functools.cached_property
+    def _kernel(self) -> Tensor:
+        """Upper triangle of the symbol of K, shape (6, X, Y, Z // 2 + 1).
 
-        The order is xx, yy, zz, xy, xz, yz.
+        The order is xx, yy, zz, xy, xz, yz. Complex, since the product with a complex spectrum
+        then runs without a strided view.
         """
         second, first = self._frequencies()
         inverse = [1 / d for d in self._diagonal(second, first)]
@@ -207,7 +207,7 @@ class Metric:
         symbol = kernel
         for _ in range(self.power - 1):
             symbol = _symmetric_product(symbol, kernel)
-        return symbol
+        return symbol.to(device=self.device, dtype=self.dtype.to_complex())
 
 
 _OFF_DIAGONAL = ((0, 1), (0, 2), (1, 2))

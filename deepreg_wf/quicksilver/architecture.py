@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-REACH = 7
-"""Voxels over which forces act upon the output directly."""
+HINTS = 9
+"""Channels that tell a network, beside the images, what an optimiser would see; see `Scene`."""
+
+REACH = 5
+"""Voxels over which hints act upon the output directly."""
 
 WINDOW = 5
 """Voxels over which `correlation_forces` looks at the images."""
@@ -35,10 +38,9 @@ class QuicksilverNet(nn.Module):
         Voxels along each side of a patch.
     channels : int
         Channels of each image.
-    forces : bool
-        Show the encoders what an optimiser would see first, the `correlation_forces` of the
-        patch, and add these to the output by a convolution: the rest of the network has to learn
-        what one step of descent leaves.
+    hints : bool
+        Show both encoders what an optimiser would see, too, and add that to the output by a
+        convolution: the rest of the network has to learn what one step of descent leaves.
     dropout : float
         Share of values that are dropped after an activation while in training mode, which makes
         the network probabilistic. As in the original, not after those that change the resolution.
@@ -50,15 +52,15 @@ class QuicksilverNet(nn.Module):
         *,
         patch: int = 15,
         channels: int = 1,
-        forces: bool = False,
+        hints: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if patch < 3:
             raise ValueError(f'patch must be at least 3, got {patch}')
         self.features, self.patch, self.channels = features, patch, channels
-        self.forces, self.dropout = forces, dropout
-        inputs = channels + 3 * forces
+        self.hints, self.dropout = hints, dropout
+        inputs = channels + HINTS * hints
         # Sizes on the way down: a convolution of two voxels, stride two, with a border of one.
         half = patch // 2 + 1
         quarter = half // 2 + 1
@@ -82,8 +84,8 @@ class QuicksilverNet(nn.Module):
         )
 
         self.apply(_initialise)
-        if forces:
-            self.shortcut = nn.Conv3d(3, 3, REACH, padding=REACH // 2, bias=False)
+        if hints:
+            self.shortcut = nn.Conv3d(HINTS, 3, REACH, padding=REACH // 2, bias=False)
             nn.init.zeros_(self.shortcut.weight)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -91,20 +93,25 @@ class QuicksilverNet(nn.Module):
 
         Parameters
         ----------
-        patches : Tensor, shape (batch, 2 * channels, patch, patch, patch)
-            The channels of the moving image, then those of the fixed one.
+        patches : Tensor, shape (batch, 2 * channels [+ HINTS], patch, patch, patch)
+            The channels of the moving image, those of the fixed one, then the hints. Where a
+            network that wants hints is given none, all are zero. Any sides of the form 4 n + 3
+            will do in place of `patch`.
 
         Returns
         -------
         Tensor, shape (batch, 3, patch, patch, patch)
         """
-        moving, fixed = patches[:, : self.channels], patches[:, self.channels :]
-        if self.forces:
-            forces = correlation_forces(moving[:, :1], fixed[:, :1])
-            moving, fixed = (torch.cat([image, forces], dim=1) for image in (moving, fixed))
+        images = 2 * self.channels
+        moving, fixed = patches[:, : self.channels], patches[:, self.channels : images]
+        if self.hints:
+            hints = patches[:, images:]
+            if not hints.shape[1]:
+                hints = patches.new_zeros(len(patches), HINTS, *patches.shape[2:])
+            moving, fixed = (torch.cat([image, hints], dim=1) for image in (moving, fixed))
         code = torch.cat([self.encoders['moving'](moving), self.encoders['fixed'](fixed)], dim=1)
         field = torch.cat([decoder(code) for decoder in self.decoders.values()], dim=1)
-        return field + self.shortcut(forces) if self.forces else field
+        return field + self.shortcut(hints) if self.hints else field
 
 
 def correlation_forces(moving: Tensor, fixed: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..lddmm import Metric, spectral
 from ..lddmm.images import block_average, pad_to_multiple
-from ..lddmm.lattice import MARGIN
+from ..lddmm.lattice import MARGIN, Lattice
 
 TOLERANCE = 0.1
 """Share by which blocks may be larger or smaller than those that a network was trained on."""
@@ -43,6 +43,9 @@ class Blocks:
         Blocks along each axis; the last may lie half outside of the image.
     size : tuple of 3 float
         Millimetres.
+    lattice : Lattice
+        The blocks, and so many around them that no periodic copy is near: momenta can be shot
+        there.
 
     Raises
     ------
@@ -58,20 +61,19 @@ class Blocks:
         reach = [math.ceil(MARGIN * image.decay_length / h / 2) for h in self.size]
         shape = [spectral.friendly_size(n + 2 * r) for n, r in zip(self.shape, reach, strict=True)]
         self._before = [(n - m) // 2 for n, m in zip(shape, self.shape, strict=True)]
-        self._lattice = image.with_grid(shape, self.size)
-        self._root = self._lattice.root if whitened else None
-        self._whitened = whitened
+        x, y, z = (n * self.factor - (self.factor - 1) / 2 for n in self._before)
+        self.lattice = Lattice(image.with_grid(shape, self.size), image, (x, y, z))
+        self._root = self.lattice.metric.root if whitened else None
 
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""
         return self.image.device
 
-    @property
-    def alone(self) -> Blocks:
-        """The same blocks, of a coarse image whose voxels they are."""
-        coarse = self.image.with_grid(self.shape, self.size)
-        return Blocks(coarse, max(self.size), whitened=self._whitened)
+    def of_image(self, shape: Sequence[int]) -> Blocks:
+        """Blocks of the same kind of an image of another shape."""
+        image = self.image.with_grid(shape, self.image.spacing)
+        return Blocks(image, max(self.size), whitened=self._root is not None)
 
     def reduce(self, image: Tensor) -> Tensor:
         """Average an image, (..., X, Y, Z), over the blocks; beyond its end it is zero."""
@@ -82,39 +84,34 @@ class Blocks:
 
         What is finer than the blocks is lost.
         """
-        down = [matrix.T for matrix in self._to_voxels]
-        share = self.image.voxel_volume / self._lattice.voxel_volume
-        coarse = spectral.resample(momentum, down) * share
+        coarse = self.lattice.restrict(momentum)
         return self._crop(self._root.velocity(coarse) if self._root else coarse)
 
     def colour(self, whitened: Tensor) -> Tensor:
         """Give the momentum on the voxels, (..., 3, X, Y, Z), that a whitened one stands for."""
+        return self.lattice.lift(self.on_lattice(whitened))
+
+    def on_lattice(self, whitened: Tensor) -> Tensor:
+        """Give the momentum on the lattice, (..., 3, X, Y, Z), that a whitened one stands for."""
         padded = self._pad(whitened)
-        momentum = self._root.momentum(padded) if self._root else padded
-        return spectral.resample(momentum, self._to_voxels)
+        return self._root.momentum(padded) if self._root else padded
+
+    def from_lattice(self, gradient: Tensor) -> Tensor:
+        """Give the gradient of what `on_lattice` makes, of a function of that, per mm^3."""
+        share = self.lattice.metric.voxel_volume
+        return self._crop(self._root.momentum(gradient) if self._root else gradient) / share
 
     def _pad(self, field: Tensor) -> Tensor:
         widths = []
         for axis in (2, 1, 0):
             before = self._before[axis]
-            widths += [before, self._lattice.shape[axis] - before - self.shape[axis]]
+            widths += [before, self.lattice.metric.shape[axis] - before - self.shape[axis]]
         return F.pad(field, widths)
 
     def _crop(self, field: Tensor) -> Tensor:
         for axis, (before, n) in enumerate(zip(self._before, self.shape, strict=True)):
             field = field.narrow(axis - 3, before, n)
         return field
-
-    @functools.cached_property
-    def _to_voxels(self) -> list[Tensor]:
-        """Matrices that evaluate a field of the padded blocks at the voxels."""
-        matrices = []
-        for axis, n in enumerate(self.image.shape):
-            voxels = torch.arange(n, dtype=torch.float64)
-            positions = (voxels - (self.factor - 1) / 2) / self.factor + self._before[axis]
-            matrix = spectral.interpolation_matrix(self._lattice.shape[axis], positions)
-            matrices.append(matrix.to(device=self.image.device, dtype=self.image.dtype))
-        return matrices
 
 
 def _factor(voxel: tuple[float, float, float], spacing: float) -> int:

@@ -8,7 +8,21 @@ import torch
 from torch import Tensor
 
 
-def corners(occupied: Tensor, patch: int, stride: int) -> Tensor:
+def fitting(occupied: Tensor) -> tuple[int, int, int]:
+    """Sides of a patch that holds all that is not empty, of the form 4 n + 3.
+
+    Parameters
+    ----------
+    occupied : Tensor, shape (X, Y, Z), bool
+    """
+    if not occupied.any():
+        return (3, 3, 3)
+    voxels = torch.nonzero(occupied)
+    x, y, z = (voxels.amax(dim=0) - voxels.amin(dim=0)).tolist()
+    return tuple(extent + 3 - extent % 4 for extent in (x, y, z))
+
+
+def corners(occupied: Tensor, patch: Sequence[int], stride: int) -> Tensor:
     """Lay patches over the box of what is not empty.
 
     They are spread evenly, no further apart than `stride`; those with nothing in them are left
@@ -19,7 +33,9 @@ def corners(occupied: Tensor, patch: int, stride: int) -> Tensor:
     ----------
     occupied : Tensor, shape (X, Y, Z), bool
         Where there is something; no side shorter than a patch.
-    patch, stride : int
+    patch : sequence of 3 int
+        Voxels along each side.
+    stride : int
         Voxels.
 
     Returns
@@ -32,8 +48,8 @@ def corners(occupied: Tensor, patch: int, stride: int) -> Tensor:
     voxels = torch.nonzero(occupied)
     low, high = voxels.amin(dim=0).tolist(), (voxels.amax(dim=0) + 1).tolist()
     axes = [
-        _starts(first, last, n, patch, stride)
-        for first, last, n in zip(low, high, occupied.shape, strict=True)
+        _starts(first, last, n, side, stride)
+        for first, last, n, side in zip(low, high, occupied.shape, patch, strict=True)
     ]
     found = torch.cartesian_prod(*axes).to(occupied.device)
     filled = gather(occupied.unsqueeze(0), found, patch).flatten(1).any(dim=1)
@@ -51,24 +67,24 @@ def _starts(low: int, high: int, n: int, patch: int, stride: int) -> Tensor:
     return first + torch.linspace(0, room, count, dtype=torch.float64).round().long()
 
 
-def gather(volume: Tensor, starts: Tensor, patch: int) -> Tensor:
-    """Cut patches, (N, C, P, P, P), out of a volume, (C, X, Y, Z), at first voxels, (N, 3)."""
+def gather(volume: Tensor, starts: Tensor, patch: Sequence[int]) -> Tensor:
+    """Cut patches, (N, C, P, Q, R), out of a volume, (C, X, Y, Z), at first voxels, (N, 3)."""
     windows = volume
-    for axis in (1, 2, 3):
-        windows = windows.unfold(axis, patch, 1)
+    for axis, side in enumerate(patch, start=1):
+        windows = windows.unfold(axis, side, 1)
     x, y, z = starts.unbind(dim=1)
     return windows[:, x, y, z].transpose(0, 1)
 
 
 def average(values: Tensor, starts: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put patches, (N, C, P, P, P), together; where they overlap, their weighted mean.
+    """Put patches, (N, C, P, Q, R), together; where they overlap, their weighted mean.
 
     A voxel in the middle of a patch has been seen with its surroundings on all sides, one at the
     border has not: weights fall linearly from the middle to the border along each axis.
 
     Parameters
     ----------
-    values : Tensor, shape (patches, C, P, P, P)
+    values : Tensor, shape (patches, C, P, Q, R)
     starts : Tensor, shape (patches, 3)
     shape : sequence of 3 int
         X, Y, Z.
@@ -78,10 +94,12 @@ def average(values: Tensor, starts: Tensor, shape: Sequence[int]) -> Tensor:
     Tensor, shape (C, X, Y, Z)
         Zero where there is no patch.
     """
-    patch, channels = values.shape[-1], values.shape[1]
+    channels, patch = values.shape[1], values.shape[2:]
     window = _window(patch, values)
-    steps = torch.arange(patch, device=starts.device)
-    x, y, z = (starts[:, axis, None] + steps for axis in range(3))
+    x, y, z = (
+        starts[:, axis, None] + torch.arange(side, device=starts.device)
+        for axis, side in enumerate(patch)
+    )
     index = (x[:, :, None, None] * shape[1] + y[:, None, :, None]) * shape[2] + z[:, None, None]
     index = index.flatten()
     total = values.new_zeros(channels, shape[0] * shape[1] * shape[2])
@@ -92,7 +110,9 @@ def average(values: Tensor, starts: Tensor, shape: Sequence[int]) -> Tensor:
     return mean.view(channels, *shape)
 
 
-def _window(patch: int, like: Tensor) -> Tensor:
-    steps = torch.arange(patch, dtype=like.dtype, device=like.device)
-    ramp = torch.minimum(steps, patch - 1 - steps) + 1
-    return ramp[:, None, None] * ramp[:, None] * ramp
+def _window(patch: Sequence[int], like: Tensor) -> Tensor:
+    ramps = []
+    for side in patch:
+        steps = torch.arange(side, dtype=like.dtype, device=like.device)
+        ramps.append(torch.minimum(steps, side - 1 - steps) + 1)
+    return ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]

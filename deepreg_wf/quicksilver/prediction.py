@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..lddmm import Metric, fields, normalise, shoot
+from ..lddmm import Metric, normalise
 from .architecture import QuicksilverNet
 from .blocks import Blocks
-from .patches import average, corners, gather
+from .patches import average, corners, fitting, gather
+from .scene import Scene, View
 from .weights import Checkpoint, Spec
 
 BATCH_SIZE = 32
 """Patches that go through a network at once, unless told otherwise."""
+
+MAX_HALVINGS = 4
+"""How often a step that a network wants may be halved before it is not taken at all."""
+
+Run = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
+"""Applies something to patches; see `patchwise`."""
 
 
 def prepare_image(image: Tensor, intensities: str) -> Tensor:
@@ -67,6 +75,9 @@ def predict(
 ) -> Tensor:
     """Predict the momentum that carries the moving onto the fixed image.
 
+    Where the network knows the energy of the matching, a step that would raise it, or fold, is
+    shortened or not taken.
+
     Parameters
     ----------
     checkpoint : Checkpoint
@@ -89,9 +100,8 @@ def predict(
     ValueError
         If the network has another metric, or blocks that the voxels do not make up.
     """
-    blocks = _blocks_of(checkpoint.spec, metric)
-    pair = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
-    return blocks.colour(_apply(checkpoint, pair, batch_size))
+    scene = scene_of(checkpoint.spec, moving, fixed, metric)
+    return scene.blocks.colour(_advance(checkpoint, scene, scene.nothing, batch_size))
 
 
 def correct(
@@ -103,11 +113,11 @@ def correct(
     *,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """Add to a momentum what the correction network sees that it lacks.
+    """Add to a momentum what the correction network sees that it lacks, as often as it should.
 
     The fixed image is warped back by the momentum's own geodesic, so that what is left between it
     and the moving image is in the space of the moving image, as the momentum is (Yang et al.,
-    2017, section 2.3).
+    2017, section 2.3). Steps are taken as in `predict`.
 
     Parameters
     ----------
@@ -121,96 +131,113 @@ def correct(
     -------
     Tensor, shape (3, X, Y, Z)
     """
-    blocks = _blocks_of(checkpoint.spec, metric)
-    images = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
-    pair = warp_back(images, blocks.whiten(momentum), blocks)
-    return momentum + blocks.colour(_apply(checkpoint, pair, batch_size))
+    scene = scene_of(checkpoint.spec, moving, fixed, metric)
+    start = scene.blocks.whiten(momentum)
+    change = _advance(checkpoint, scene, start, batch_size) - start
+    return momentum + scene.blocks.colour(change)
 
 
-def warp_back(images: Tensor, whitened: Tensor, blocks: Blocks) -> Tensor:
-    """Warp the fixed of two images back by the geodesic of a momentum, all of it on blocks.
+def scene_of(spec: Spec, moving: Tensor, fixed: Tensor, metric: Metric) -> Scene:
+    """Two images on the grid of a metric as a network of some kind sees them.
 
-    Parameters
-    ----------
-    images : Tensor, shape (2, X, Y, Z)
-        Moving and fixed.
-    whitened : Tensor, shape (3, X, Y, Z)
-    blocks : Blocks
-
-    Returns
-    -------
-    Tensor, shape (2, X, Y, Z)
-        The moving image as it is, and the fixed one in its space.
+    Raises
+    ------
+    ValueError
+        If the network has another metric, or blocks that the voxels do not make up.
     """
-    coarse = blocks.alone
-    geodesic = shoot(coarse.colour(whitened), coarse.image)
-    return torch.cat([images[:1], fields.interpolate(images[1:], geodesic.phi)])
-
-
-def _blocks_of(spec: Spec, metric: Metric) -> Blocks:
     if metric.parameters != spec.metric:
         raise ValueError('the network was trained for another metric')
-    return Blocks(metric, spec.spacing, whitened=spec.whitened)
+    blocks = Blocks(metric, spec.spacing, whitened=spec.whitened)
+    return Scene(moving, fixed, blocks, detail=spec.detail, scale=spec.scale, hints=spec.hints)
 
 
-def _apply(checkpoint: Checkpoint, pair: Tensor, batch_size: int) -> Tensor:
-    """Output of a network on a pair of images on blocks, in its units."""
+def propose(checkpoint: Checkpoint, view: View, batch_size: int = BATCH_SIZE) -> Tensor:
+    """Change of the whitened momentum that a network wants at a view, (3, X, Y, Z)."""
     spec = checkpoint.spec
-    output = apply_network(checkpoint.network, pair, spec.stride, batch_size=batch_size)
-    return spec.scale * output.to(pair.device)
+    return spec.scale * apply_network(
+        checkpoint.network, view.channels, spec.stride, batch_size=batch_size
+    )
+
+
+def _advance(checkpoint: Checkpoint, scene: Scene, whitened: Tensor, batch_size: int) -> Tensor:
+    """Go on from a whitened momentum as often as the network is to be applied."""
+    view = scene.view(whitened)
+    for left in reversed(range(checkpoint.spec.repeats)):
+        if not view.channels.numel():
+            break
+        change = propose(checkpoint, view, batch_size)
+        # Nobody looks from where the last step leads.
+        whitened, view = _step(whitened, change, view, scene.view if left else scene.glance)
+    return whitened
+
+
+def _step(
+    whitened: Tensor, change: Tensor, view: View, look: Callable[[Tensor], View]
+) -> tuple[Tensor, View]:
+    """Take a step, or as much of it as makes the energy less and nothing fold.
+
+    Where images are unlike all that a network was trained on, its word alone will not do.
+    """
+    for halvings in range(MAX_HALVINGS):
+        trial = whitened + 0.5**halvings * change
+        there = look(trial)
+        # Where no energy is known, the network has the last word.
+        if there.energy < view.energy or math.isnan(there.energy):
+            return trial, there
+    return whitened, view
 
 
 def apply_network(
-    network: QuicksilverNet, pair: Tensor, stride: int, *, batch_size: int = BATCH_SIZE
+    network: QuicksilverNet, volume: Tensor, stride: int, *, batch_size: int = BATCH_SIZE
 ) -> Tensor:
-    """Apply a network to a pair of images patch by patch, without gradients.
+    """Apply a network to what there is to see, patch by patch, without gradients.
 
     Parameters
     ----------
     network : QuicksilverNet
-    pair : Tensor, shape (2 * channels, X, Y, Z)
+    volume : Tensor, shape (2 * channels [+ HINTS], X, Y, Z)
     stride : int
-        Voxels from one patch to the next, at most.
+        Voxels from one patch to the next, at most; 0 for one patch as large as what is not empty.
     batch_size : int
 
     Returns
     -------
     Tensor, shape (3, X, Y, Z)
     """
-    return patchwise(_Runner(network, pair.device, batch_size), pair, network.patch, stride)
+    return patchwise(_Runner(network, volume.device, batch_size), volume, network, stride)
 
 
-def patchwise(
-    run: Callable[[Tensor, Tensor], Tensor], pair: Tensor, patch: int, stride: int
-) -> Tensor:
-    """Put a field together from what `run` makes of patches of a pair of images.
+def patchwise(run: Run, volume: Tensor, network: QuicksilverNet, stride: int) -> Tensor:
+    """Put a field together from what `run` makes of the patches of a volume.
 
     Parameters
     ----------
     run : callable
-        Takes images, (2 * channels, X, Y, Z), and the first voxels of patches, (N, 3); returns
-        (N, 3, patch, patch, patch).
-    pair : Tensor, shape (2 * channels, X, Y, Z)
-    patch, stride : int
+        Takes the volume, the first voxels of patches, (N, 3), and their sides (P, Q, R); returns
+        (N, 3, P, Q, R).
+    volume, network, stride
+        Those of `apply_network`.
 
     Returns
     -------
     Tensor, shape (3, X, Y, Z)
     """
-    shape = pair.shape[1:]
-    whole = _at_least(pair, patch)
-    starts = corners((whole > 0).any(dim=0), patch, stride)
+    shape = volume.shape[1:]
+    occupied = (volume[: 2 * network.channels] > 0).any(dim=0)
+    sides = (network.patch,) * 3 if stride else fitting(occupied)
+    whole, occupied = _at_least(volume, sides), _at_least(occupied, sides)
+    starts = corners(occupied, sides, stride or max(sides))
     if not len(starts):
-        return pair.new_zeros(3, *shape)
-    values = run(whole, starts)
+        return volume.new_zeros(3, *shape)
+    values = run(whole, starts, sides)
     field = average(values, starts.to(values.device), whole.shape[1:])
-    return field[:, : shape[0], : shape[1], : shape[2]]
+    return field[:, : shape[0], : shape[1], : shape[2]].to(volume.device)
 
 
-def _at_least(volume: Tensor, size: int) -> Tensor:
+def _at_least(volume: Tensor, sides: Sequence[int]) -> Tensor:
     """Add zeros at the far ends of what is smaller than a patch."""
-    widths = [w for n in reversed(volume.shape[-3:]) for w in (0, max(0, size - n))]
-    return torch.nn.functional.pad(volume, widths)
+    missing = [max(0, side - n) for n, side in zip(volume.shape[-3:], sides, strict=True)]
+    return torch.nn.functional.pad(volume, [w for m in reversed(missing) for w in (0, m)])
 
 
 @dataclass
@@ -221,21 +248,21 @@ class _Runner:
     device: torch.device
     batch_size: int
 
-    def __call__(self, volume: Tensor, starts: Tensor) -> Tensor:
-        """Output of the network for patches at `starts`, (patches, 3, P, P, P)."""
+    def __call__(self, volume: Tensor, starts: Tensor, sides: Sequence[int]) -> Tensor:
+        """Output of the network for patches at `starts`, (patches, 3, P, Q, R)."""
         # PyTorch without CUDA says so by an assertion.
         try:
-            return self._run(volume.to(self.device), starts.to(self.device))
+            return self._run(volume.to(self.device), starts.to(self.device), sides)
         except (MemoryError, RuntimeError, AssertionError) as error:
             self._back_off(error)
-        return self(volume, starts)
+        return self(volume, starts, sides)
 
-    def _run(self, volume: Tensor, starts: Tensor) -> Tensor:
+    def _run(self, volume: Tensor, starts: Tensor, sides: Sequence[int]) -> Tensor:
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         outputs = []
         with torch.inference_mode():
             for some in torch.split(starts, self.batch_size):
-                patches = gather(volume, some, self.network.patch)
+                patches = gather(volume, some, sides)
                 patches = patches.contiguous(memory_format=torch.channels_last_3d)
                 outputs.append(self.network(patches).float())
         return torch.cat(outputs)

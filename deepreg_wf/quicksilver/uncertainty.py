@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..lddmm import Metric, shoot
-from .prediction import BATCH_SIZE, predict
+from .prediction import BATCH_SIZE, propose, scene_of
 from .weights import Checkpoint
 
 
@@ -45,16 +45,18 @@ def draw_momenta(
     """
     if not checkpoint.spec.dropout:
         raise ValueError('the network has no dropout, and would give the same momentum each time')
+    scene = scene_of(checkpoint.spec, moving, fixed, metric)
+    view = scene.view(scene.nothing)
     devices = [metric.device] if metric.device.type == 'cuda' else []
     for sample in range(samples):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed * 10_007 + sample)
             checkpoint.network.train()
             try:
-                momentum = predict(checkpoint, moving, fixed, metric, batch_size=batch_size)
+                whitened = propose(checkpoint, view, batch_size)
             finally:
                 checkpoint.network.eval()
-        yield momentum
+        yield scene.blocks.colour(whitened)
 
 
 def sample_uncertainty(

@@ -35,12 +35,16 @@ class Spec:
     Attributes
     ----------
     role : {'prediction', 'correction'}
-    features, patch, channels, forces, dropout
+    features, patch, channels, hints, dropout
         Those of `QuicksilverNet`.
     stride : int
-        Voxels from one patch to the next, at most.
+        Blocks from one patch to the next, at most; 0 for one patch as large as the brains.
     spacing : float
         Size in mm of the blocks of voxels that the network sees.
+    detail : float
+        Voxel size in mm at which it is shown the gradient of the energy; see `Scene`.
+    repeats : int
+        How often it is applied, each time to what the last time led to.
     metric : dict
         Metric of its momenta.
     whitened : bool
@@ -55,10 +59,12 @@ class Spec:
     features: int = 64
     patch: int = 15
     channels: int = 1
-    forces: bool = False
+    hints: bool = False
     dropout: float = 0.0
     stride: int = 14
     spacing: float = 1.0
+    detail: float = 2.0
+    repeats: int = 1
     metric: Parameters = field(default_factory=lambda: DEFAULT_METRIC)
     whitened: bool = True
     scale: float = 1.0
@@ -76,7 +82,7 @@ class Spec:
             self.features,
             patch=self.patch,
             channels=self.channels,
-            forces=self.forces,
+            hints=self.hints,
             dropout=self.dropout,
         )
 

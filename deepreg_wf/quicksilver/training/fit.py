@@ -75,7 +75,8 @@ class Fit:
     ----------
     network : QuicksilverNet
     plan : Plan
-    objective : Objective
+    make_objective : callable
+        Gives the objective; not called where there is nothing left to do.
     folder : Path
         Where the state is kept.
     name : str
@@ -86,7 +87,7 @@ class Fit:
 
     network: QuicksilverNet
     plan: Plan
-    objective: Objective
+    make_objective: Callable[[], Objective]
     folder: Path
     name: str
     history: list[dict[str, float]] = field(default_factory=list)
@@ -96,19 +97,26 @@ class Fit:
         """Train to the end of the plan, from where an earlier call stopped."""
         optimiser = torch.optim.Adam(self.network.parameters())
         step = self._resume(optimiser)
+        if step < self.plan.steps:
+            self._run_from(step, optimiser, say)
+        self.network.eval()
+
+    def _run_from(
+        self, step: int, optimiser: torch.optim.Optimizer, say: Callable[[str], None]
+    ) -> None:
+        objective = self.make_objective()
         every = max(1, self.plan.steps // REPORTS)
         saved = time.monotonic()
         while step < self.plan.steps:
-            self._figures.append(self._step(step, optimiser))
+            self._figures.append(self._step(objective, step, optimiser))
             step += 1
             if step % every == 0 or step == self.plan.steps:
-                self._report(step, say)
+                self._report(objective, step, say)
             if time.monotonic() - saved > SAVE_EVERY or step == self.plan.steps:
                 self._save(step, optimiser)
                 saved = time.monotonic()
-        self.network.eval()
 
-    def _step(self, step: int, optimiser: torch.optim.Optimizer) -> float:
+    def _step(self, objective: Objective, step: int, optimiser: torch.optim.Optimizer) -> float:
         # Everything random hangs on the step alone, so that a resumed training is the same one.
         seed = self.plan.seed * 1_000_003 + step
         torch.manual_seed(seed)  # dropout
@@ -116,16 +124,16 @@ class Fit:
             group['lr'] = self.plan.rate_at(step)
         self.network.train()
         optimiser.zero_grad(set_to_none=True)
-        loss, figure = self.objective.loss(self.network, step, Generator().manual_seed(seed))
+        loss, figure = objective.loss(self.network, step, Generator().manual_seed(seed))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         optimiser.step()
         return figure
 
-    def _report(self, step: int, say: Callable[[str], None]) -> None:
+    def _report(self, objective: Objective, step: int, say: Callable[[str], None]) -> None:
         self.network.eval()
         with torch.no_grad():
-            held_back = self.objective.validate(self.network)
+            held_back = objective.validate(self.network)
         training = sum(self._figures) / len(self._figures)
         self._figures.clear()
         self.history.append({'step': step, 'training': training, 'validation': held_back})

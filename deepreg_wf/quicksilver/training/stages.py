@@ -12,14 +12,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..blocks import Blocks
-from ..prediction import apply_network, warp_back
 from ..weights import Checkpoint, Spec, save_checkpoint
 from .card import model_card
 from .cohort import Cohort
-from .end_to_end import EndToEnd, Task
+from .end_to_end import EndToEnd
+from .exercises import cases
 from .fit import Fit, Objective, Plan
 from .imitation import Imitation
-from .samples import Sample, known_geodesics, taught
+from .journey import Journey
+from .samples import known_geodesics, taught
 from .teachers import Pair, choose_pairs, teach
 from .validation import validate
 
@@ -44,40 +45,50 @@ class TrainingSettings:
     ----------
     features : int
         f of the networks.
-    forces : bool
-        Whether networks are shown the first step of an optimiser; see `QuicksilverNet`.
+    hints : bool
+        Whether networks are shown what an optimiser would see; see `Scene`.
     spacing : float
         Blocks that they see, in mm.
-    stride : int
-        Blocks from patch to patch in prediction, at most.
-    prediction_patches, correction_patches, probabilistic_patches : int
-        Patches that each network imitates teachers on; 0 leaves the network out.
+    detail : float
+        Voxels in mm that correction sees the gradient of the energy at; prediction sees that of
+        the blocks.
+    rounds : int
+        How often correction is trained on where it has led to.
+    repeats : int
+        How often it is applied in the end.
+    prediction_brains, correction_brains, probabilistic_brains : int
+        Brains that each network imitates teachers on; 0 leaves the network out.
     prediction_pairs, correction_pairs : int
-        Pairs that each then registers end to end; a pair takes as long as some 80 patches.
+        Pairs that each then registers end to end.
     between : int
         Matched pairs of two subjects, beside those with the template.
     geodesics : int
         Random known geodesics.
+    variants : int
+        How many times each pair is shown, with other contrast, bias field and noise.
     rate : float
         Learning rate.
     batch : int
-        Patches a step.
+        Brains a step.
     seed : int
     """
 
     features: int = 8
-    forces: bool = True
+    hints: bool = True
     spacing: float = 4.0
-    stride: int = 14
-    prediction_patches: int = 24_000
+    detail: float = 2.0
+    rounds: int = 2
+    repeats: int = 5
+    prediction_brains: int = 1_200
     prediction_pairs: int = 0
-    correction_patches: int = 24_000
+    correction_brains: int = 1_600
     correction_pairs: int = 0
-    probabilistic_patches: int = 16_000
-    between: int = 20
-    geodesics: int = 60
+    probabilistic_brains: int = 600
+    between: int = 10
+    geodesics: int = 20
+    variants: int = 2
     rate: float = 4e-3
-    batch: int = 32
+    batch: int = 2
     seed: int = 0
 
 
@@ -112,9 +123,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     course = _Course(cohort, folder, settings, device, say)
     made = {'prediction': course.fit_prediction()}
-    if settings.correction_patches:
-        made['correction'] = course.fit_correction(made['prediction'])
-    if settings.probabilistic_patches:
+    if settings.correction_brains:
+        made['correction'] = course.fit_correction()
+    if settings.probabilistic_brains:
         made['probabilistic'] = course.fit_probabilistic()
     say('validating')
     figures, panels = validate(cohort, made, course.validation_pairs, device)
@@ -147,132 +158,116 @@ class _Course:
         self.cohort, self.folder, self.settings = cohort, folder, settings
         self.device, self.say = device, say
         self.blocks = Blocks(cohort.metric_on(device), settings.spacing)
-        self.metric = self.blocks.alone.image
         self.histories: dict[str, dict[str, Figures]] = {}
         self.validation_pairs = choose_pairs(cohort.validation, 0, settings.seed)
-        pairs = choose_pairs(cohort.training, settings.between, settings.seed)
-        teachers = self._teach(pairs)
+        teachers = self._teach(choose_pairs(cohort.training, settings.between, settings.seed))
         momenta = list(teachers.values())
-        self.scale = _size(momenta)
-        self.real = taught(cohort, teachers, self.blocks)
+        self.scale = float(torch.stack(momenta).square().mean().sqrt())
         say(f'{settings.geodesics} random geodesics')
-        self.synthetic = known_geodesics(
-            cohort, momenta, self.blocks, settings.geodesics, settings.seed, folder / 'geodesics'
+        folder = folder / 'geodesics'
+        synthetic = known_geodesics(
+            cohort, momenta, self.blocks, settings.geodesics, settings.seed, folder
         )
-        self.validation = taught(cohort, self._teach(self.validation_pairs), self.blocks)
+        validation = taught(cohort, self._teach(self.validation_pairs))
+        start = (
+            cases(taught(cohort, teachers), settings.variants, settings.seed),
+            cases(synthetic, settings.variants, settings.seed + 1),
+            cases(validation, 0, settings.seed),
+        )
+        specs = self._spec('prediction'), self._spec('correction')
+        self.journey = Journey(start, self.blocks, *specs, say)
 
     def _teach(self, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
         return teach(self.cohort, pairs, self.blocks, self.folder / 'teachers', self.say)
 
     def fit_prediction(self) -> Checkpoint:
         """Fit the network that maps a pair of images to its momentum."""
-        spec = self._spec('prediction')
         settings = self.settings
-        checkpoint = self._imitate(
-            'prediction',
-            spec,
-            settings.prediction_patches,
-            (self.real, self.synthetic, self.validation),
-        )
-        tasks = [[_task(sample) for sample in group] for group in (self.real, self.validation)]
-        return self._tune('prediction', checkpoint, settings.prediction_pairs, *tasks)
+        made = self._new(self._spec('prediction'))
+        made = self._imitate('prediction', made, settings.prediction_brains, stops=[0])
+        made = self._tune('prediction', made, settings.prediction_pairs, stop=0)
+        self.journey.go_on(made)
+        return made
 
     def fit_probabilistic(self) -> Checkpoint:
         """Fit the same with dropout, which stays on in prediction."""
-        spec = self._spec('prediction', dropout=PROBABILISTIC_DROPOUT)
-        patches = self.settings.probabilistic_patches
-        samples = (self.real, self.synthetic, self.validation)
-        return self._imitate('probabilistic', spec, patches, samples)
+        made = self._new(self._spec('prediction', dropout=PROBABILISTIC_DROPOUT))
+        brains = self.settings.probabilistic_brains
+        return self._imitate('probabilistic', made, brains, stops=[0])
 
-    def fit_correction(self, prediction: Checkpoint) -> Checkpoint:
-        """Fit the network that maps the fixed image, warped back, to what was missed."""
-        self.say('shooting the predictions, for the correction to learn from')
-        groups = (self.real, self.synthetic, self.validation)
-        predicted = [[self._predicted(prediction, s) for s in group] for group in groups]
-        real, synthetic, validation = (
-            [_missed(*pair) for pair in zip(group, tasks, strict=True)]
-            for group, tasks in zip(groups, predicted, strict=True)
-        )
-        spec = self._spec('correction', scale=_size([sample.whitened for sample in real]))
+    def fit_correction(self) -> Checkpoint:
+        """Fit the network that looks again, and again at what it has led to itself.
+
+        Each round adds the stop that the network of the round before has led to.
+        """
         settings = self.settings
-        checkpoint = self._imitate(
-            'correction', spec, settings.correction_patches, (real, synthetic, validation)
-        )
-        return self._tune(
-            'correction', checkpoint, settings.correction_pairs, predicted[0], predicted[2]
-        )
+        made = self._new(self._spec('correction'))
+        brains = settings.correction_brains // settings.rounds
+        for stop in range(1, settings.rounds + 1):
+            stops = range(1, stop + 1)
+            made = self._imitate(f'correction-{stop}', made, brains, stops=stops)
+            self.journey.go_on(made)
+        return self._tune('correction', made, settings.correction_pairs, stop=settings.rounds)
 
-    def _predicted(self, prediction: Checkpoint, sample: Sample) -> Task:
-        """What is left to do after a prediction."""
-        spec = prediction.spec
-        images = sample.images.to(self.device)
-        whitened = spec.scale * apply_network(prediction.network, images, spec.stride)
-        seen = warp_back(images, whitened, self.blocks)
-        return Task(sample.images, seen.cpu(), whitened.cpu())
-
-    def _spec(self, role: str, *, dropout: float = 0.0, scale: float | None = None) -> Spec:
+    def _spec(self, role: str, *, dropout: float = 0.0) -> Spec:
+        settings = self.settings
         return Spec(
             role=role,
-            features=self.settings.features,
-            forces=self.settings.forces,
+            features=settings.features,
+            hints=settings.hints,
             dropout=dropout,
-            stride=self.settings.stride,
-            spacing=self.settings.spacing,
-            metric=self.metric.parameters,
-            scale=self.scale if scale is None else scale,
+            stride=0,
+            spacing=settings.spacing,
+            detail=settings.spacing if role == 'prediction' else settings.detail,
+            repeats=1 if role == 'prediction' else settings.repeats,
+            metric=self.blocks.image.parameters,
+            scale=self.scale,
         )
 
-    def _imitate(
-        self,
-        name: str,
-        spec: Spec,
-        patches: int,
-        samples: tuple[Sequence[Sample], Sequence[Sample], Sequence[Sample]],
-    ) -> Checkpoint:
-        """Train a new network on momenta that are known."""
+    def _new(self, spec: Spec) -> Checkpoint:
         torch.manual_seed(self.settings.seed)
-        network = spec.new_network()
-        batch = self.settings.batch
-        objective = Imitation(*samples, spec.scale, spec.patch, batch, self.device)
-        plan = Plan(max(1, patches // batch), self.settings.rate, self.settings.seed)
-        return self._fit(name, 'imitation', Checkpoint(network, spec), plan, objective)
+        return Checkpoint(spec.new_network(), spec)
 
-    def _tune(
-        self,
-        name: str,
-        checkpoint: Checkpoint,
-        pairs: int,
-        training: Sequence[Task],
-        validation: Sequence[Task],
+    def _imitate(
+        self, name: str, checkpoint: Checkpoint, brains: int, stops: Sequence[int]
     ) -> Checkpoint:
+        """Train on momenta that are known, at some stops of the journey."""
+        batch = self.settings.batch
+
+        def make_objective() -> Objective:
+            shown = [self.journey.exercises(stop) for stop in stops]
+            real, synthetic, validation = (
+                [exercise for of_stop in shown for exercise in of_stop[group]]
+                for group in range(3)
+            )
+            return Imitation(real, synthetic, validation, batch, self.device)
+
+        plan = Plan(max(1, brains // batch), self.settings.rate, self.settings.seed)
+        return self._fit(name, 'imitation', checkpoint, plan, make_objective)
+
+    def _tune(self, name: str, checkpoint: Checkpoint, pairs: int, stop: int) -> Checkpoint:
         """Train on by the energy of the matching."""
         if not pairs:
             return checkpoint
-        objective = EndToEnd(training, validation, checkpoint.spec, self.metric)
+
+        def make_objective() -> Objective:
+            training, _, validation = self.journey.cases(stop)
+            return EndToEnd(training, validation, checkpoint.spec, self.blocks)
+
         plan = Plan(pairs, FINE_TUNING * self.settings.rate, self.settings.seed)
-        return self._fit(name, 'end-to-end', checkpoint, plan, objective)
+        return self._fit(name, 'end-to-end', checkpoint, plan, make_objective)
 
     def _fit(
-        self, name: str, stage: str, checkpoint: Checkpoint, plan: Plan, objective: Objective
+        self,
+        name: str,
+        stage: str,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        make_objective: Callable[[], Objective],
     ) -> Checkpoint:
         network = checkpoint.network
         network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        fit = Fit(network, plan, objective, self.folder, f'{name}-{stage}')
+        fit = Fit(network, plan, make_objective, self.folder, f'{name}-{stage}')
         fit.run(self.say)
         self.histories.setdefault(name, {})[stage] = fit.history
         return checkpoint
-
-
-def _task(sample: Sample) -> Task:
-    """A prediction adds to nothing."""
-    return Task(sample.images, sample.images, torch.zeros_like(sample.whitened))
-
-
-def _missed(sample: Sample, task: Task) -> Sample:
-    """What a correction should find, from the image warped back."""
-    return Sample(task.seen, sample.whitened - task.start)
-
-
-def _size(momenta: Sequence[Tensor]) -> float:
-    """Root mean square."""
-    return float(torch.stack(list(momenta)).square().mean().sqrt())

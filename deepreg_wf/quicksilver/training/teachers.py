@@ -15,8 +15,8 @@ from ...lddmm import DEFAULT_SIMILARITY, Schedule, match
 from ..blocks import Blocks
 from .cohort import TEMPLATE, Cohort
 
-ITERATIONS = 40
-"""Most iterations of the matching."""
+SCHEDULE = Schedule(iterations=(25, 12), tolerance=0.01)
+"""Nearly to the end: what is left out of a momentum cannot be learnt."""
 
 
 class Pair(NamedTuple):
@@ -61,9 +61,6 @@ def teach(
 ) -> dict[Pair, Tensor]:
     """Match pairs of brains, or read what earlier calls found.
 
-    The teacher sees what its pupil will see, the blocks: what only finer images show could not be
-    learnt, and costs five times the work.
-
     Parameters
     ----------
     cohort : Cohort
@@ -91,11 +88,9 @@ def teach(
 
 
 def _match(cohort: Cohort, pair: Pair, blocks: Blocks) -> Tensor:
-    moving, fixed = (blocks.reduce(cohort.image(name).to(blocks.device)) for name in pair)
-    alone = blocks.alone
-    schedule = Schedule(iterations=(ITERATIONS,))
-    found = match(moving, fixed, alone.image, similarity=DEFAULT_SIMILARITY, schedule=schedule)
-    return alone.whiten(found.momentum).cpu()
+    moving, fixed = (cohort.image(name).to(blocks.device) for name in pair)
+    found = match(moving, fixed, blocks.image, similarity=DEFAULT_SIMILARITY, schedule=SCHEDULE)
+    return blocks.whiten(found.momentum).cpu()
 
 
 def keep(path: Path, **tensors: Tensor) -> None:

@@ -1,0 +1,153 @@
+"""What a network is shown: two images, where a momentum takes them, and what is still wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..lddmm import DEFAULT_SIMILARITY, fields
+from ..lddmm.energy import MAX_STEPS, Energy, Pair
+from ..lddmm.images import block_average, content_box, pad_to_multiple
+from ..lddmm.shooting import Path, follow, steps_needed
+from .architecture import correlation_forces
+from .blocks import Blocks
+
+FORCE = 0.1
+"""Size of correlation forces."""
+
+ROOM = 3
+"""Blocks around the brains that take part: the kernel decays in less."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What there is to see of a pair of images at a momentum.
+
+    Attributes
+    ----------
+    channels : Tensor, shape (2 or 2 + HINTS, X, Y, Z)
+        On the blocks: the moving image; the fixed one, warped back; and, as hints, the forces of
+        their local correlation, the gradient of the energy and the momentum itself. The latter two
+        are whitened and in units of the network's own output. Nothing, where the momentum is
+        beyond all reason.
+    energy : float
+        Of the matching; infinite where the momentum folds, and what is shown then means nothing.
+        None is known of a scene without hints: NaN.
+    """
+
+    channels: Tensor
+    energy: float
+
+
+class Scene:
+    """A pair of images to be registered, as seen from any momentum.
+
+    At the gradient of the energy an optimiser looks, too. In whitened momenta it is
+    ``u + K^(1/2) force``: zero at the optimum, and until then the sum of what the images want
+    and of what the metric resists, carried back along the geodesic to where it starts.
+
+    Parameters
+    ----------
+    moving, fixed : Tensor, shape (X, Y, Z)
+        On the voxels of the blocks' image, in [0, 1].
+    blocks : Blocks
+    detail : float
+        Voxel size in mm that images are averaged to for the energy.
+    scale : float
+        What a whitened momentum of one stands for in the channels.
+    hints : bool
+        Whether to show more than images.
+    """
+
+    def __init__(
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        blocks: Blocks,
+        *,
+        detail: float = 2.0,
+        scale: float = 1.0,
+        hints: bool = True,
+    ) -> None:
+        self.blocks, self.scale, self.hints = blocks, scale, hints
+        images = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
+        # Nothing but the brains and some room around them takes part.
+        box = content_box(images.amax(dim=0), ROOM)
+        self._box = (..., *box)
+        voxels = tuple(slice(blocks.factor * b.start, blocks.factor * b.stop) for b in box)
+        moving, fixed = moving[voxels], fixed[voxels]
+        self._inner = blocks.of_image(moving.shape)
+        self._images = images[self._box]
+        self._coarse = self._inner.lattice.coarsened(blocks.factor)
+        self._energy = _energy(moving, fixed, self._inner, detail) if hints else None
+
+    @property
+    def nothing(self) -> Tensor:
+        """The momentum of the identity, (3, X, Y, Z) on the blocks."""
+        return self._images.new_zeros(3, *self.blocks.shape)
+
+    def view(self, whitened: Tensor) -> View:
+        """See the pair from a whitened momentum, (3, X, Y, Z) on the blocks."""
+        inside = whitened[self._box]
+        momentum = self._inner.on_lattice(inside).detach()
+        steps = steps_needed(momentum, self._inner.lattice)
+        if self._energy is not None and steps > MAX_STEPS:
+            return View(whitened.new_zeros(0), math.inf)
+        path, energy, gradient = self._descend(momentum, steps)
+        shown = torch.stack([self._images[0], self._warp_back(path, steps)])
+        if self._energy is not None:
+            forces = correlation_forces(shown[None, :1], shown[None, 1:])[0] / FORCE
+            slope = self._inner.from_lattice(gradient) / self.scale
+            shown = torch.cat([shown, forces, slope, inside / self.scale])
+        channels = whitened.new_zeros(len(shown), *self.blocks.shape)
+        channels[self._box] = shown
+        return View(channels, energy)
+
+    def glance(self, whitened: Tensor) -> View:
+        """See no more than the energy."""
+        energy = math.nan
+        if self._energy is not None:
+            with torch.inference_mode():
+                energy = float(self.energy(whitened))
+        return View(whitened.new_zeros(0), energy)
+
+    def energy(self, whitened: Tensor) -> Tensor:
+        """Energy of a whitened momentum, differentiable; infinite where it folds."""
+        if self._energy is None:
+            raise ValueError('a scene without hints has no energy')
+        return self._energy.value(self._inner.on_lattice(whitened[self._box]))
+
+    def _descend(self, momentum: Tensor, steps: int) -> tuple[Path, float, Tensor]:
+        """The path of a momentum, the energy at its end and the gradient of that."""
+        if self._energy is None:
+            with torch.no_grad():
+                return follow(momentum, self._inner.lattice, steps), math.nan, momentum
+        variable = momentum.requires_grad_()
+        with torch.enable_grad():
+            path = follow(variable, self._inner.lattice, steps)
+            energy = self._energy.at_end(path, variable)
+            gradient = torch.zeros_like(momentum)
+            if energy.isfinite():
+                (gradient,) = torch.autograd.grad(energy, variable)
+        return path, float(energy.detach()), gradient
+
+    def _warp_back(self, path: Path, steps: int) -> Tensor:
+        """The fixed image on the blocks, in the space of the moving one."""
+        with torch.no_grad():
+            back = follow(-path.momentum.detach(), self._inner.lattice, steps)
+            phi = self._coarse.displacement(back.inverse)
+            return fields.interpolate(self._images[1:], phi)[0]
+
+
+def _energy(moving: Tensor, fixed: Tensor, blocks: Blocks, detail: float) -> Energy:
+    """The energy of two images at some detail."""
+    factor = min(blocks.factor, max(1, round(detail / max(blocks.image.spacing))))
+    while blocks.factor % factor:
+        factor -= 1
+    images = pad_to_multiple(torch.stack([moving, fixed]), factor)
+    images = block_average(images, factor)
+    lattice = blocks.lattice.coarsened(factor)
+    return Energy.of(Pair(images[0], images[1]), lattice, DEFAULT_SIMILARITY)
