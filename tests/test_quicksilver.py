@@ -145,6 +145,15 @@ def test_a_patch_may_hold_all_that_is_there() -> None:
         assert start[axis] + sides[axis] >= last
 
 
+@pytest.mark.parametrize('side', range(15, 23))
+def test_one_patch_is_enough_whatever_the_size(side: int) -> None:
+    occupied = torch.zeros(40, 33, 29, dtype=torch.bool)
+    occupied[3 : 3 + side, 5 : 5 + side, 2 : 2 + side] = True
+    sides = fitting(occupied)
+    assert min(sides) >= side
+    assert len(corners(occupied, sides, max(sides))) == 1
+
+
 @pytest.mark.parametrize('stride', [14, 10, 5])
 def test_patches_cover_what_is_there(stride: int) -> None:
     occupied = torch.zeros(40, 33, 29, dtype=torch.bool)

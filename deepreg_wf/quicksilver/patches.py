@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..lddmm.images import content_box
+
 
 def fitting(occupied: Tensor) -> tuple[int, int, int]:
     """Sides of a patch that holds all that is not empty, of the form 4 n + 3.
@@ -15,11 +17,13 @@ def fitting(occupied: Tensor) -> tuple[int, int, int]:
     ----------
     occupied : Tensor, shape (X, Y, Z), bool
     """
-    if not occupied.any():
-        return (3, 3, 3)
-    voxels = torch.nonzero(occupied)
-    x, y, z = (voxels.amax(dim=0) - voxels.amin(dim=0)).tolist()
-    return tuple(extent + 3 - extent % 4 for extent in (x, y, z))
+    x, y, z = (whole_side(part.stop - part.start) for part in content_box(occupied, 0))
+    return x, y, z
+
+
+def whole_side(n: int) -> int:
+    """Smallest number from n on of the form 4 k + 3."""
+    return n + (3 - n) % 4
 
 
 def corners(occupied: Tensor, patch: Sequence[int], stride: int) -> Tensor:
@@ -45,11 +49,9 @@ def corners(occupied: Tensor, patch: Sequence[int], stride: int) -> Tensor:
     """
     if not occupied.any():
         return torch.zeros(0, 3, dtype=torch.int64, device=occupied.device)
-    voxels = torch.nonzero(occupied)
-    low, high = voxels.amin(dim=0).tolist(), (voxels.amax(dim=0) + 1).tolist()
     axes = [
-        _starts(first, last, n, side, stride)
-        for first, last, n, side in zip(low, high, occupied.shape, patch, strict=True)
+        _starts(part.start, part.stop, n, side, stride)
+        for part, n, side in zip(content_box(occupied, 0), occupied.shape, patch, strict=True)
     ]
     found = torch.cartesian_prod(*axes).to(occupied.device)
     filled = gather(occupied.unsqueeze(0), found, patch).flatten(1).any(dim=1)

@@ -147,7 +147,11 @@ def scene_of(spec: Spec, moving: Tensor, fixed: Tensor, metric: Metric) -> Scene
     """
     if metric.parameters != spec.metric:
         raise ValueError('the network was trained for another metric')
-    blocks = Blocks(metric, spec.spacing, whitened=spec.whitened)
+    return scene_on(Blocks(metric, spec.spacing, whitened=spec.whitened), spec, moving, fixed)
+
+
+def scene_on(blocks: Blocks, spec: Spec, moving: Tensor, fixed: Tensor) -> Scene:
+    """Two images on blocks that are those of a kind of network, as it sees them."""
     return Scene(moving, fixed, blocks, detail=spec.detail, scale=spec.scale, hints=spec.hints)
 
 

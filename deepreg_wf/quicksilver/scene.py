@@ -72,7 +72,7 @@ class Scene:
         scale: float = 1.0,
         hints: bool = True,
     ) -> None:
-        self.blocks, self.scale, self.hints = blocks, scale, hints
+        self.blocks, self.scale = blocks, scale
         images = torch.stack([blocks.reduce(moving), blocks.reduce(fixed)])
         # Nothing but the brains and some room around them takes part.
         box = content_box(images.amax(dim=0), ROOM)
@@ -110,7 +110,7 @@ class Scene:
         """See no more than the energy."""
         energy = math.nan
         if self._energy is not None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 energy = float(self.energy(whitened))
         return View(whitened.new_zeros(0), energy)
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ...lddmm.images import content_box
 from ..blocks import Blocks
-from ..patches import fitting
-from ..prediction import propose
+from ..patches import fitting, whole_side
+from ..prediction import propose, scene_on
 from ..scene import Scene, View
 from ..weights import Checkpoint, Spec
 from .augment import vary
@@ -86,7 +87,7 @@ def show(cases: Sequence[Case], blocks: Blocks, spec: Spec) -> list[Exercise]:
         missing = (case.whitened - case.start) / spec.scale
         both = torch.cat([view.channels.cpu(), missing])
         occupied = (both[:IMAGES] > 0).any(dim=0)
-        x, y, z = torch.nonzero(occupied).amin(dim=0).tolist()
+        x, y, z = (part.start for part in content_box(occupied, 0))
         p, q, r = fitting(occupied)
         both = both[:, x : x + p, y : y + q, z : z + r].half().contiguous()
         exercises.append(Exercise(case, (x, y, z), both[:-3], both[-3:]))
@@ -111,7 +112,7 @@ def lead(exercises: Sequence[Exercise], checkpoint: Checkpoint) -> list[Case]:
 def scene_of(case: Case, blocks: Blocks, spec: Spec) -> Scene:
     """A case as a network of a kind sees it."""
     moving, fixed = case.images.float().to(blocks.device)
-    return Scene(moving, fixed, blocks, detail=spec.detail, scale=spec.scale, hints=spec.hints)
+    return scene_on(blocks, spec, moving, fixed)
 
 
 def collate(exercises: Sequence[Exercise], generator: Generator) -> tuple[Tensor, Tensor]:
@@ -124,7 +125,7 @@ def collate(exercises: Sequence[Exercise], generator: Generator) -> tuple[Tensor
         Both zero beyond the brains.
     """
     largest = [max(e.answer.shape[axis] for e in exercises) for axis in (1, 2, 3)]
-    sides = [n + 3 - n % 4 for n in largest]
+    sides = [whole_side(n) for n in largest]
     channels, answers = [], []
     for exercise in exercises:
         both = torch.cat([exercise.channels, exercise.answer]).float()
