@@ -128,7 +128,7 @@ def register_network(
                 fixed,
                 grid,
                 similarity=lddmm.DEFAULT_SIMILARITY,
-                schedule=lddmm.Schedule(per_level=refine),
+                schedule=lddmm.Schedule(iterations=(refine,)),
                 start=momentum,
             ).geodesic
         else:

@@ -17,7 +17,7 @@ from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint
 from deepreg_wf.quicksilver.architecture import HINTS
 from deepreg_wf.quicksilver.blocks import Blocks
 from deepreg_wf.quicksilver.prediction import propose
-from deepreg_wf.quicksilver.scene import View
+from deepreg_wf.quicksilver.scene import View, mirror
 from deepreg_wf.quicksilver.training import (
     Cohort,
     CohortError,
@@ -30,7 +30,7 @@ from deepreg_wf.quicksilver.training import (
 )
 from deepreg_wf.quicksilver.training.augment import vary
 from deepreg_wf.quicksilver.training.cohort import TEMPLATE
-from deepreg_wf.quicksilver.training.exercises import cases, collate, lead, mirror, show
+from deepreg_wf.quicksilver.training.exercises import cases, collate, lead, show
 from deepreg_wf.quicksilver.training.fit import Fit, Plan
 from deepreg_wf.quicksilver.training.samples import Sample, known_geodesic
 from deepreg_wf.quicksilver.training.teachers import Pair, choose_pairs, teach
@@ -155,7 +155,7 @@ def test_sides_change_for_images_and_momenta_alike(cohort: Cohort) -> None:
     momentum = metric.velocity(noise * (template > 0))
     momentum *= (20_000 / metric.energy(momentum)).sqrt().float()
     warped = fields.interpolate(template[None], shoot(momentum, metric).phi_inverse)
-    mirrored = mirror(torch.cat([template[None], warped, momentum]))
+    mirrored = mirror(torch.cat([template[None], warped, momentum]), 2)
     again = fields.interpolate(mirrored[:1], shoot(mirrored[2:], metric).phi_inverse)
     assert (again - mirrored[1:2]).abs().max() < 1e-3
 

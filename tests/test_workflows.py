@@ -153,7 +153,7 @@ def test_options_reach_their_nodes(build, option, value, interface, trait, expec
     ('registration', 'interface', 'trait', 'expected'),
     [
         (Registration(direction=TURNED), 'GeodesicShooting', 'direction', TURNED),
-        (Registration(refine=7), 'RefineMomentum', 'per_level', 7),
+        (Registration(refine=7), 'RefineMomentum', 'iterations', [7]),
         (Registration(uncertainty=9), 'TransformUncertainty', 'samples', 9),
         (
             Registration(uncertainty=9, direction=TURNED),

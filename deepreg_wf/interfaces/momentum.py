@@ -30,9 +30,6 @@ class _RefineMomentumInputSpec(ComputeInputSpec):
     iterations = traits.List(
         traits.Int, desc='most iterations per level, coarsest first; the last is the full grid'
     )
-    per_level = traits.Int(
-        xor=['iterations'], desc='in place of that, the same number for each level from 4 mm on'
-    )
 
 
 class _RefineMomentumOutputSpec(TraitedSpec):
@@ -97,10 +94,8 @@ class RefineMomentum(SimpleInterface):
     def _schedule(self) -> Any:
         from deepreg_wf.lddmm import Schedule
 
-        if isdefined(self.inputs.iterations):
-            return Schedule(iterations=tuple(self.inputs.iterations))
-        per_level = self.inputs.per_level
-        return Schedule(per_level=per_level if isdefined(per_level) else None)
+        iterations = self.inputs.iterations
+        return Schedule(iterations=tuple(iterations)) if isdefined(iterations) else Schedule()
 
     def _optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:
         path = getattr(self.inputs, name)

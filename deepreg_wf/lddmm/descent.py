@@ -39,9 +39,6 @@ class Schedule:
         Most iterations per level, coarsest first; the last level is the grid of the images and
         each before it halves the resolution. None: as many levels as lead from `COARSEST` to the
         grid, with `ITERATIONS`.
-    per_level : int, optional
-        In place of those, the same number for each level that leads from `COARSEST` to the grid:
-        a start that is good already is refined by a few.
     tolerance : float
         A level ends when `patience` iterations gain less than this share of what it has gained.
     patience : int
@@ -50,7 +47,6 @@ class Schedule:
     """
 
     iterations: tuple[int, ...] | None = None
-    per_level: int | None = None
     tolerance: float = 0.02
     patience: int = 3
     history: int = 5
@@ -60,8 +56,6 @@ class Schedule:
         if self.iterations is not None:
             return self.iterations
         count = 1 + max(1, round(math.log2(COARSEST / min(spacing))))
-        if self.per_level is not None:
-            return (self.per_level,) * count
         return (*ITERATIONS, *[ITERATIONS[-1]] * count)[:count]
 
 

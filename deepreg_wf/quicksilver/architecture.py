@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,9 @@ WINDOW = 5
 
 FLOOR = 0.001
 """Variance below which there is nothing to be seen."""
+
+Drop = Callable[[], nn.Module]
+"""Makes a layer of dropout."""
 
 _SLOPE = 0.25
 """That a PReLU begins with."""
@@ -44,6 +49,8 @@ class QuicksilverNet(nn.Module):
     dropout : float
         Share of values that are dropped after an activation while in training mode, which makes
         the network probabilistic. As in the original, not after those that change the resolution.
+        A network with hints drops whole channels: what single values add to a momentum, the
+        metric's kernel smooths away.
     """
 
     def __init__(
@@ -64,11 +71,12 @@ class QuicksilverNet(nn.Module):
         # Sizes on the way down: a convolution of two voxels, stride two, with a border of one.
         half = patch // 2 + 1
         quarter = half // 2 + 1
+        drop = functools.partial(nn.Dropout3d if hints else nn.Dropout, dropout)
         self.encoders = nn.ModuleDict(
             {
                 image: nn.Sequential(
-                    _encoder(inputs, features, dropout),
-                    _encoder(features, 2 * features, dropout),
+                    _encoder(inputs, features, drop),
+                    _encoder(features, 2 * features, drop),
                 )
                 for image in ('moving', 'fixed')
             }
@@ -76,8 +84,8 @@ class QuicksilverNet(nn.Module):
         self.decoders = nn.ModuleDict(
             {
                 axis: nn.Sequential(
-                    _decoder(4 * features, 2 * features, quarter, half, dropout),
-                    _decoder(2 * features, 1, half, patch, dropout),
+                    _decoder(4 * features, 2 * features, quarter, half, drop),
+                    _decoder(2 * features, 1, half, patch, drop),
                 )
                 for axis in 'xyz'
             }
@@ -167,15 +175,15 @@ def _initialise(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _encoder(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+def _encoder(inputs: int, outputs: int, drop: Drop) -> nn.Sequential:
     """Three convolutions and one that halves the resolution."""
     layers: list[nn.Module] = []
     for width in (inputs, outputs, outputs):
-        layers += [nn.Conv3d(width, outputs, 3, padding=1), *_activation(dropout)]
+        layers += [nn.Conv3d(width, outputs, 3, padding=1), *_activation(drop)]
     return nn.Sequential(*layers, nn.Conv3d(outputs, outputs, 2, stride=2, padding=1), nn.PReLU())
 
 
-def _decoder(inputs: int, outputs: int, size: int, target: int, dropout: float) -> nn.Sequential:
+def _decoder(inputs: int, outputs: int, size: int, target: int, drop: Drop) -> nn.Sequential:
     """One convolution that doubles the resolution, from `size` to `target` voxels, and three."""
     kernel = target - 2 * size + 4
     layers: list[nn.Module] = [
@@ -183,12 +191,12 @@ def _decoder(inputs: int, outputs: int, size: int, target: int, dropout: float) 
         nn.PReLU(),
     ]
     for _ in range(2):
-        layers += [nn.Conv3d(inputs, inputs, 3, padding=1), *_activation(dropout)]
+        layers += [nn.Conv3d(inputs, inputs, 3, padding=1), *_activation(drop)]
     layers.append(nn.Conv3d(inputs, outputs, 3, padding=1))
     # The last of all is a component of the field, which has either sign.
-    return nn.Sequential(*layers, *(_activation(dropout) if outputs > 1 else []))
+    return nn.Sequential(*layers, *(_activation(drop) if outputs > 1 else []))
 
 
-def _activation(dropout: float) -> list[nn.Module]:
+def _activation(drop: Drop) -> list[nn.Module]:
     # Also where nothing is dropped, so that all networks name their layers alike.
-    return [nn.PReLU(), nn.Dropout(dropout)]
+    return [nn.PReLU(), drop()]

@@ -18,8 +18,8 @@ from .blocks import Blocks
 FORCE = 0.1
 """Size of correlation forces."""
 
-ROOM = 3
-"""Blocks around the brains that take part: the kernel decays in less."""
+ROOM = 1
+"""Blocks around the brains that take part; with more of them nothing was gained."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,24 @@ class View:
 
     channels: Tensor
     energy: float
+
+
+def mirror(channels: Tensor, images: int) -> Tensor:
+    """Change left for right, which are on x.
+
+    Parameters
+    ----------
+    channels : Tensor, shape (..., C, X, Y, Z)
+    images : int
+        Channels that are images; the others are vectors, three by three.
+
+    Returns
+    -------
+    Tensor, shape (..., C, X, Y, Z)
+    """
+    mirrored = channels.flip(-3)
+    mirrored[..., images::3, :, :, :].neg_()
+    return mirrored
 
 
 class Scene:

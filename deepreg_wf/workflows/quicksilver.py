@@ -37,7 +37,7 @@ _MOMENTUM = {
     'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
     'normalised cross-correlation of the images',
 }
-_REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs] at each of several resolutions
+_REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs]
 for the local normalised cross-correlation of the images"""
 _INVERSE = """. The inverse comes from the same geodesic.
 
@@ -78,8 +78,8 @@ def init_quicksilver_wf(
     momentum : {'predict+correct', 'predict', 'optimise'}
         Where the initial momentum comes from: networks, or LDDMM matching.
     refine : int
-        Iterations of matching, at each resolution from 4 mm to the grid, that a predicted
-        momentum is refined by; 0 for none. Optimisation goes on to its end whatever this says.
+        Iterations of matching that a predicted momentum is refined by; 0 for none. Optimisation
+        goes on to its end whatever this says.
     uncertainty : int
         Momenta that are drawn to tell how sure the transform is; 0 for none.
     weights : Weights, optional
@@ -197,7 +197,7 @@ def _momentum_steps(
         correct = CorrectMomentum(weights=str(weights.correction), **network)
         steps.append(_node('correct', correct, 2.0))
     if refine:
-        steps.append(_node('match', RefineMomentum(per_level=refine, **compute), 3.0))
+        steps.append(_node('match', RefineMomentum(iterations=[refine], **compute), 3.0))
     return steps
 
 

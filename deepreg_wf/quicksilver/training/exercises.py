@@ -14,13 +14,13 @@ from ...lddmm.images import content_box
 from ..blocks import Blocks
 from ..patches import fitting, whole_side
 from ..prediction import propose, scene_on
-from ..scene import Scene, View
+from ..scene import Scene, View, mirror
 from ..weights import Checkpoint, Spec
 from .augment import vary
 from .samples import Sample
 
 IMAGES = 2
-"""Channels that are images; the others are vectors, three by three."""
+"""Channels that are images; the others are vectors."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,9 @@ def collate(exercises: Sequence[Exercise], generator: Generator) -> tuple[Tensor
     for exercise in exercises:
         both = torch.cat([exercise.channels, exercise.answer]).float()
         if torch.rand(1, generator=generator) < 0.5:
-            both = mirror(both)
+            both = mirror(both, IMAGES)
         missing = [side - n for side, n in zip(sides, both.shape[1:], strict=True)]
         both = F.pad(both, [w for m in reversed(missing) for w in (m // 2, m - m // 2)])
         channels.append(both[:-3])
         answers.append(both[-3:])
     return torch.stack(channels), torch.stack(answers)
-
-
-def mirror(channels: Tensor) -> Tensor:
-    """Change left for right, which are on x: two images, then vectors; (C, X, Y, Z)."""
-    mirrored = channels.flip(1)
-    mirrored[IMAGES::3] *= -1
-    return mirrored

@@ -50,8 +50,7 @@ class TrainingSettings:
     spacing : float
         Blocks that they see, in mm.
     detail : float
-        Voxels in mm that correction sees the gradient of the energy at; prediction sees that of
-        the blocks.
+        Voxels in mm that the gradient of the energy is taken at.
     rounds : int
         How often correction is trained on where it has led to.
     repeats : int
@@ -77,16 +76,16 @@ class TrainingSettings:
     hints: bool = True
     spacing: float = 4.0
     detail: float = 2.0
-    rounds: int = 2
+    rounds: int = 3
     repeats: int = 5
-    prediction_brains: int = 1_200
+    prediction_brains: int = 6_000
     prediction_pairs: int = 0
-    correction_brains: int = 1_600
+    correction_brains: int = 6_000
     correction_pairs: int = 0
-    probabilistic_brains: int = 600
-    between: int = 10
-    geodesics: int = 20
-    variants: int = 2
+    probabilistic_brains: int = 2_000
+    between: int = 20
+    geodesics: int = 40
+    variants: int = 3
     rate: float = 4e-3
     batch: int = 2
     seed: int = 0
@@ -218,7 +217,7 @@ class _Course:
             dropout=dropout,
             stride=0,
             spacing=settings.spacing,
-            detail=settings.spacing if role == 'prediction' else settings.detail,
+            detail=settings.detail,
             repeats=1 if role == 'prediction' else settings.repeats,
             metric=self.blocks.image.parameters,
             scale=self.scale,
