@@ -22,6 +22,8 @@ IGNORED = (
     'figures',
     'log',
     'failed.tsv',
+    'group',
+    'group_*',
     '*_xfm.*',
     '*_qc.json',
     '*_desc-momentum_T1w.*',

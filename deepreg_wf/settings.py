@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from . import __version__
 from .errors import InputError
 
-ANALYSIS_LEVELS = ('participant',)
+ANALYSIS_LEVELS = ('participant', 'group')
 SKULL_STRIP_MODES = ('auto', 'force', 'skip')
 SKULL_STRIP_METHODS = ('auto', 'deepbet')
 MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
@@ -41,7 +41,7 @@ class Selection:
     bids_dir
         Root of the BIDS dataset.
     analysis_level
-        Only ``participant`` for now.
+        ``participant``: each image; ``group``: what was made of all, together.
     participant_label, session_label
         Labels without ``sub-`` and ``ses-``; none means all.
     bids_filter_file

@@ -115,7 +115,7 @@ def update_table(path: Path, failures: Iterable[Failure], participants: Collecti
 
     """
     ours = {f'sub-{label}' for label in participants} | {EVERYBODY}
-    rows = [row for row in _read_table(path) if row['participant_id'] not in ours]
+    rows = [row for row in read_table(path) if row['participant_id'] not in ours]
     rows += [_row(failure) for failure in failures]
     if not rows:
         path.unlink(missing_ok=True)
@@ -140,7 +140,8 @@ def _failure(crash: Crash, glossary: Glossary) -> Failure:
     )
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of ``failed.tsv``; none where there is no such file."""
     if not path.is_file():
         return []
     with path.open(encoding='utf-8', newline='') as file:

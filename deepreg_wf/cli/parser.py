@@ -89,7 +89,7 @@ def build_parser(*, positionals: str | None = None) -> Parser:
     """
     parser = Parser(
         prog='deepreg_wf',
-        usage='%(prog)s bids_dir output_dir {participant} [options]',
+        usage='%(prog)s bids_dir output_dir {participant,group} [options]',
         description='Register T1-weighted brains of a BIDS dataset to a template, by geodesics.',
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -117,7 +117,10 @@ def _add_positionals(parser: Parser, nargs: str | None) -> None:
         'output_dir', nargs=nargs, type=Path, help='folder of the derivatives; made if missing'
     )
     parser.add_argument(
-        'analysis_level', nargs=nargs, choices=ANALYSIS_LEVELS, help='what is to be done'
+        'analysis_level',
+        nargs=nargs,
+        choices=ANALYSIS_LEVELS,
+        help='participant: register each image; group: sum up what is in output_dir',
     )
 
 

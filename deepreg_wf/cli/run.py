@@ -17,6 +17,7 @@ from ..settings import Settings
 from ..templates import Template, get_custom_template, get_template
 from .execute import configure, execute
 from .failures import Failure
+from .group import run_group
 from .inputs import Inputs, check_folders, find_inputs, make_writable
 from .logs import Streams, libraries_to
 from .pages import last_run, write_reports
@@ -105,6 +106,8 @@ def run(settings: Settings, *, command_line: str = '') -> int:
         If nothing can be run.
 
     """
+    if settings.selection.analysis_level == 'group':
+        return run_group(settings)
     os.environ['NIPYPE_NO_ET'] = '1'  # or Nipype looks up a host when it is imported
     execution, started = settings.execution, datetime.now().astimezone()
     check_folders(settings)

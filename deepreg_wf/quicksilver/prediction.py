@@ -277,13 +277,15 @@ class _Runner:
     def _answer(self, patches: Tensor) -> Tensor:
         """What the network says of patches."""
         if not self.network.hints:
-            return self.network(patches)
+            answer: Tensor = self.network(patches)
+            return answer
         # One brain and its mirror image pass through PyTorch's convolutions on the CPU in half
         # the time of one alone.
         images = 2 * self.network.channels
         both = self.network(torch.cat([patches, mirror(patches, images)]))
         straight, mirrored = both.chunk(2)
-        return (straight + mirror(mirrored, 0)) / 2
+        mean: Tensor = (straight + mirror(mirrored, 0)) / 2
+        return mean
 
     def _back_off(self, error: Exception) -> None:
         if _out_of_memory(error) and self.batch_size > 1:

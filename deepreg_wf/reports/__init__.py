@@ -6,6 +6,7 @@ from deepreg_wf._lazy import lazy_exports
 
 _HOMES = {
     'write_subject_report': 'page',
+    'write_group_report': 'group',
     'Volume': 'volumes',
     'Reference': 'figures',
     'brain_mask_figure': 'figures',

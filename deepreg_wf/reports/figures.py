@@ -106,7 +106,11 @@ def brain_mask_figure(t1w: Volume, mask: Volume) -> str:
 
 
 def alignment_figure(
-    reference: Reference, subject: Volume, subject_mask: Volume | None = None
+    reference: Reference,
+    subject: Volume,
+    subject_mask: Volume | None = None,
+    *,
+    names: tuple[str, str] = ('template', 'subject'),
 ) -> str:
     """Let the template and the aligned subject take turns, under outlines of the template.
 
@@ -119,6 +123,8 @@ def alignment_figure(
     subject_mask : Volume, optional
         Brain of the subject in that space; what lies outside is not shown. Zeros lie outside
         if it is not given.
+    names : tuple of str
+        Of the two.
 
     Returns
     -------
@@ -134,14 +140,14 @@ def alignment_figure(
     x = _PAD + 118
     body = [
         svg.raster(_grey(moved, inside), _PAD, _HEADER),
-        *_chip('subject', ORANGE),
+        *_chip(names[1], ORANGE),
         svg.group(
-            [svg.raster(_grey(template, brain), _PAD, _HEADER), *_chip('template', SKY)], 'front'
+            [svg.raster(_grey(template, brain), _PAD, _HEADER), *_chip(names[0], SKY)], 'front'
         ),
         *_draw_outlines(mosaic, reference.outlines),
         *_legend(reference.outlines, x),
     ]
-    title = 'The template and the aligned subject in turn, with outlines of the template'
+    title = f'{names[0]} and {names[1]} in turn, with outlines of the tissues'
     return _document(mosaic, title, body, _FLICKER)
 
 

@@ -75,7 +75,7 @@ def summary(
         ('Volume in the mask', _brain_volume(mask_file), ''),
         ('Template', template, template_uri),
     ]
-    return _render('summary.html', rows=rows)
+    return render('summary.html', rows=rows)
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,22 @@ def quality_table(figures: Mapping[str, float | None]) -> str:
         HTML: a row with a light for every criterion, with its limits and their reason.
     """
     rows = [_row(criterion, figures) for criterion in CRITERIA]
-    return _render('quality.html', rows=rows, overall=overall(figures))
+    return render('quality.html', rows=rows, overall=overall(figures))
 
 
 def header(subject: str, date: str, verdicts: Sequence[tuple[str, Grade]], failures: int) -> str:
     """Head the page with the verdict on each registration and the number of failed steps."""
-    return _render('header.html', subject=subject, date=date, verdicts=verdicts, failures=failures)
+    return render('header.html', subject=subject, date=date, verdicts=verdicts, failures=failures)
 
 
 def methods(markdown: str, rendered: str) -> str:
     """Show the methods text, rendered and as Markdown to copy."""
-    return _render('methods.html', markdown=markdown, rendered=rendered)
+    return render('methods.html', markdown=markdown, rendered=rendered)
 
 
 def errors(crashes: Sequence[Crash]) -> str:
     """Show what failed, or that nothing did."""
-    return _render('errors.html', crashes=crashes)
+    return render('errors.html', crashes=crashes)
 
 
 def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None) -> str:
@@ -146,7 +146,7 @@ def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None)
         if settings.get(group)
     ]
     tables.append(('Software that made this page', _versions()))
-    return _render('provenance.html', facts=[fact for fact in facts if fact[1]], tables=tables)
+    return render('provenance.html', facts=[fact for fact in facts if fact[1]], tables=tables)
 
 
 @cache
@@ -158,8 +158,11 @@ def _environment() -> Environment:
     )
 
 
-def _render(name: str, **context: Any) -> str:
-    return _environment().get_template(name).render(**context).strip()
+def render(name: str, **context: Any) -> str:
+    """Fill a template of ``data/report``; what comes out is not escaped again in another."""
+    from markupsafe import Markup
+
+    return Markup(_environment().get_template(name).render(**context).strip())
 
 
 def _describe_grid(path: Path) -> tuple[str, str]:

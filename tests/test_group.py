@@ -1,0 +1,313 @@
+"""The group level: sums that are exact, modes that are there, and a page that leads on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM, Browser
+
+from deepreg_wf.cli.main import main
+from deepreg_wf.group import find_members, ranked
+from deepreg_wf.group.averages import Moments
+from deepreg_wf.group.modes import BATCH, Momenta
+from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
+from deepreg_wf.reports.distributions import distribution_figure
+from deepreg_wf.reports.thresholds import CRITERIA
+from deepreg_wf.spatial import VoxelGrid, load_image, load_vector, save_image, save_vector
+
+SHAPE, SPACING = (20, 24, 20), 8.0
+GRID = VoxelGrid(SHAPE, np.diag([SPACING, SPACING, SPACING, 1.0]))
+METRIC = Metric(SHAPE, [SPACING] * 3)
+SPACE = 'Synthetic'
+GOOD = {
+    'jacobian_min': 0.3,
+    'jacobian_max': 3.2,
+    'nonpositive_jacobian_fraction': 0.0,
+    'inverse_error_median_mm': 0.01,
+    'inverse_error_p99_mm': 0.1,
+    'energy_drift': 0.00005,
+    'correlation_affine': 0.62,
+    'correlation_final': 0.85,
+    'mask_dice_affine': 0.94,
+    'mask_dice_final': 0.97,
+    'affine_determinant': 0.8,
+    'displacement_median_mm': 2.0,
+    'displacement_max_mm': 9.0,
+}
+
+
+@pytest.fixture(scope='module')
+def directions() -> torch.Tensor:
+    """Three momenta of unit energy, at right angles in the metric; (3, 3, X, Y, Z)."""
+    generator = torch.Generator().manual_seed(0)
+    found: list[torch.Tensor] = []
+    for _ in range(3):
+        noise = torch.randn(3, *SHAPE, generator=generator) * _ball(0.5)
+        momentum = METRIC.momentum(METRIC.root.velocity(METRIC.root.velocity(noise)))
+        momentum = METRIC.root.velocity(momentum)
+        for other in found:
+            momentum = momentum - _inner(momentum, other) * other
+        found.append(momentum / _inner(momentum, momentum) ** 0.5)
+    return torch.stack(found)
+
+
+def _ball(radius: float) -> torch.Tensor:
+    axes = [torch.linspace(-1, 1, n) for n in SHAPE]
+    x, y, z = torch.meshgrid(*axes, indexing='ij')
+    return (x**2 + y**2 + z**2 < radius**2).float()
+
+
+def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a * METRIC.velocity(b)).sum(dtype=torch.float64)) * METRIC.voxel_volume
+
+
+def test_moments_are_those_of_all_images_at_once() -> None:
+    """Welford's recurrence, with holes where an image says nothing."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(5, 2, (7, *SHAPE)).astype(np.float32)
+    images[rng.random(images.shape) < 0.1] = np.nan
+    moments = Moments(GRID)
+    for image in images:
+        moments.add(image)
+    np.testing.assert_allclose(moments.mean, np.nanmean(images, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(moments.deviation, np.nanstd(images, axis=0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize('count', [4, 3 * BATCH + 1])
+def test_modes_are_found_in_the_metric(directions: torch.Tensor, count: int) -> None:
+    """Momenta that vary along two directions have these as modes, whatever the batches."""
+    rng = np.random.default_rng(1)
+    places = rng.normal(size=(count, 2)) * (30.0, 10.0)
+    momenta = Momenta(METRIC, count)
+    for a, b in places:
+        momenta.add(a * directions[0] + b * directions[1] + 5 * directions[2])
+    expected = np.linalg.eigh(np.cov(places.T))
+    largest = expected.eigenvectors[:, 1] * expected.eigenvalues[1] ** 0.5
+    modes = momenta.modes()
+    found = [_inner(modes[0].momentum, directions[i]) for i in (0, 1)]
+    # What lies beyond the lattice of the momenta is lost: a few percent of rough ones like these.
+    assert np.abs(found) == pytest.approx(np.abs(largest), abs=0.1 * np.abs(largest).max())
+    assert sum(mode.share for mode in modes[:2]) == pytest.approx(1, abs=1e-3)
+    middle = [_inner(momenta.mean, direction) for direction in directions]
+    assert middle == pytest.approx([*places.mean(axis=0), 5], abs=0.5)
+
+
+def test_scores_have_the_spread_that_modes_are_measured_in(directions: torch.Tensor) -> None:
+    """Along each mode the mean is zero and the standard deviation one."""
+    rng = np.random.default_rng(2)
+    all_momenta = [
+        a * directions[0] + b * directions[1] for a, b in rng.normal(size=(12, 2)) * (20, 10)
+    ]
+    momenta = Momenta(METRIC, len(all_momenta))
+    for momentum in all_momenta:
+        momenta.add(momentum)
+    momenta.modes()
+    scores = np.array([momenta.scores(momentum)[:2] for momentum in all_momenta])
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(scores.std(axis=0, ddof=1), 1, atol=1e-3)
+
+
+def test_one_momentum_is_its_own_mean(directions: torch.Tensor) -> None:
+    momenta = Momenta(METRIC, 1)
+    momenta.add(directions[0])
+    assert momenta.modes() == []
+    assert momenta.scores(directions[0]) == []
+    assert _inner(momenta.mean, directions[0]) == pytest.approx(1, abs=0.1)
+
+
+def make_member(
+    folder: Path, image: str, momentum: torch.Tensor, *, space: str = SPACE, **figures: float
+) -> Path:
+    """Write what a run leaves of one image, all on one small grid; return its stem."""
+    label = image.split('_')[0]
+    anat = folder / label / 'anat'
+    anat.mkdir(parents=True, exist_ok=True)
+    stem = anat / f'{image}_space-{space}'
+    rng = np.random.default_rng(len(image))
+    brain = _ball(0.7).numpy()
+    head = (_ball(0.95).numpy() * 20 + brain * (80 + rng.normal(0, 5, SHAPE))) * (1 + len(image))
+    save_image(f'{stem}_desc-preproc_T1w.nii.gz', head, GRID)
+    save_image(f'{stem}_desc-brain_mask.nii.gz', brain, GRID, np.uint8)
+    save_image(f'{stem}_desc-logjacobian_T1w.nii.gz', rng.normal(0, 0.1, SHAPE), GRID)
+    save_vector(f'{stem}_desc-momentum_T1w.nii.gz', momentum.numpy(), GRID)
+    facts = {'Metric': DEFAULT_METRIC, 'Direction': 'template-to-subject'}
+    Path(f'{stem}_desc-momentum_T1w.json').write_text(json.dumps(facts))
+    Path(f'{stem}_desc-registration_qc.json').write_text(json.dumps(GOOD | figures))
+    (folder / f'{label}.html').write_text('<!DOCTYPE html><title>report</title>')
+    return stem
+
+
+@pytest.fixture
+def output(tmp_path: Path, directions: torch.Tensor) -> Path:
+    """Four images of three participants, one of them doubtful; a fourth has nothing."""
+    out = tmp_path / 'out'
+    for number, image in enumerate(['sub-01_ses-a', 'sub-01_ses-b', 'sub-02']):
+        make_member(out, image, (10.0 * number - 5) * directions[number])
+    make_member(out, 'sub-03', 2 * directions[0], jacobian_min=-0.2, mask_dice_final=0.5)
+    (out / 'sub-04').mkdir()
+    return out
+
+
+def group(out: Path, *options: str) -> int:
+    return main([str(out.parent / 'no-dataset'), str(out), 'group', *options])
+
+
+def read_table(out: Path) -> list[dict[str, str]]:
+    with (out / 'group_desc-registration_qc.tsv').open() as file:
+        return list(csv.DictReader(file, delimiter='\t'))
+
+
+def test_the_group_needs_nothing_but_the_output_folder(output: Path) -> None:
+    assert group(output) == 0
+    rows = read_table(output)
+    assert [row['image'] for row in rows] == ['sub-03', 'sub-01_ses-a', 'sub-01_ses-b', 'sub-02']
+    assert rows[0]['verdict'] == 'bad'
+    assert float(rows[0]['jacobian_min']) == -0.2
+    described = json.loads((output / 'group_desc-registration_qc.json').read_text())
+    assert set(rows[0]) - {'participant_id', 'correlation_affine'} == set(described)
+    made = {path.name.split('_desc-')[1] for path in (output / 'group').glob('*.nii.gz')}
+    modes = {f'mode{n}{end}_T1w.nii.gz' for n in (1, 2, 3) for end in ('', 'minus', 'plus')}
+    means = ('mean', 'mask', 'meanlogjacobian', 'sdlogjacobian', 'meanmomentum', 'average')
+    assert made == modes | {f'{name}_T1w.nii.gz' for name in means}
+    with (output / 'group' / f'group_space-{SPACE}_desc-modes_scores.tsv').open() as file:
+        scores = list(csv.DictReader(file, delimiter='\t'))
+    assert {row['image'] for row in scores} == {row['image'] for row in rows}
+
+
+def test_the_page_leads_to_each_report_and_names_who_is_lacking(output: Path) -> None:
+    (output / 'failed.tsv').write_text(
+        'participant_id\timage\tstep\tnode\treason\tcrash_file\n'
+        'sub-04\tsub-04\tskull stripping\tn/a\tthe image is constant\tn/a\n'
+    )
+    assert group(output) == 0
+    page = (output / 'group.html').read_text()
+    links = re.findall(r'(?:href|data)="([^"#]+)"', page)
+    local = [link for link in links if not link.startswith('data:')]
+    assert {'sub-01.html', 'sub-02.html', 'sub-03.html'} <= set(local)
+    assert all((output / link).is_file() for link in local)
+    assert 'skull stripping: the image is constant' in page
+    assert page.index('>sub-03<') < page.index('>sub-01_ses-a<')
+
+
+def test_brightness_does_not_weigh_in_the_mean(output: Path) -> None:
+    """Images are as bright as their names are long: only the scanners' scales differ."""
+    assert group(output) == 0
+    mean, _ = load_image(output / 'group' / f'group_space-{SPACE}_desc-mean_T1w.nii.gz')
+    assert np.median(mean[_ball(0.7).numpy() > 0]) == pytest.approx(1, abs=0.02)
+
+
+def test_opposite_momenta_have_the_mean_for_an_average(
+    tmp_path: Path, directions: torch.Tensor
+) -> None:
+    for image, sign in (('sub-01', 20.0), ('sub-02', -20.0)):
+        make_member(tmp_path, image, sign * directions[0])
+    assert group(tmp_path) == 0
+    mean, average = (
+        load_image(tmp_path / 'group' / f'group_space-{SPACE}_desc-{name}_T1w.nii.gz')[0]
+        for name in ('mean', 'average')
+    )
+    np.testing.assert_allclose(average, mean, atol=1e-3)
+    momentum, _ = load_vector(
+        tmp_path / 'group' / f'group_space-{SPACE}_desc-meanmomentum_T1w.nii.gz'
+    )
+    assert np.abs(momentum).max() < 1e-3 * float(directions[0].abs().max()) * 20
+
+
+def test_a_damaged_image_is_left_out_and_named(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = output / 'sub-02' / 'anat' / f'sub-02_space-{SPACE}_desc-logjacobian_T1w.nii.gz'
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert group(output) == 1
+    assert damaged.name in capsys.readouterr().err
+    sidecar = output / 'group' / f'group_space-{SPACE}_desc-mean_T1w.json'
+    assert json.loads(sidecar.read_text())['Images'] == 3
+    assert len(read_table(output)) == 4
+
+
+def test_an_image_on_another_grid_is_left_out(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = output / 'sub-02' / 'anat' / f'sub-02_space-{SPACE}_desc-logjacobian_T1w.nii.gz'
+    save_image(odd, np.zeros((5, 5, 5)), VoxelGrid((5, 5, 5), np.eye(4)))
+    assert group(output) == 1
+    assert 'another grid' in capsys.readouterr().err
+
+
+def test_spaces_are_kept_apart(output: Path, directions: torch.Tensor) -> None:
+    make_member(output, 'sub-02', directions[0], space='Other_cohort-2')
+    assert group(output) == 0
+    assert {row['space'] for row in read_table(output)} == {SPACE, 'Other+2'}
+    images = [path.name for path in (output / 'group').glob('*_desc-mean_T1w.nii.gz')]
+    assert sorted(images) == [
+        'group_space-Other_cohort-2_desc-mean_T1w.nii.gz',
+        f'group_space-{SPACE}_desc-mean_T1w.nii.gz',
+    ]
+
+
+def test_only_those_asked_for(output: Path) -> None:
+    assert group(output, '--participant-label', '01') == 0
+    assert {row['participant_id'] for row in read_table(output)} == {'sub-01'}
+
+
+def test_momenta_that_start_at_subjects_have_no_mean(output: Path) -> None:
+    for path in output.glob('**/*_desc-momentum_T1w.json'):
+        path.write_text(json.dumps({'Metric': DEFAULT_METRIC, 'Direction': 'subject-to-template'}))
+    assert group(output) == 0
+    assert not list((output / 'group').glob('*average*'))
+    assert list((output / 'group').glob('*_desc-mean_T1w.nii.gz'))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), str(tmp_path / 'out'), 'group']) == 2
+    assert 'run the participant level first' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_worst_come_first(tmp_path: Path, directions: torch.Tensor) -> None:
+    """By light, by the number of doubts, by likeness."""
+    make_member(tmp_path, 'sub-01', directions[0])
+    make_member(tmp_path, 'sub-02', directions[0], correlation_final=0.8)
+    make_member(tmp_path, 'sub-03', directions[0], mask_dice_final=0.92)
+    make_member(tmp_path, 'sub-04', directions[0], mask_dice_final=0.92, mask_dice_affine=0.85)
+    make_member(tmp_path, 'sub-05', directions[0], jacobian_min=-1.0)
+    (members,) = find_members(tmp_path).by_space.values()
+    assert [member.participant for member in ranked(members)] == ['05', '04', '03', '02', '01']
+
+
+def test_a_dot_is_where_its_value_is() -> None:
+    """Dots keep the order of the values along the scale."""
+    criterion = next(c for c in CRITERIA if c.key == 'correlation_final')
+    values = [('low', 0.3), ('middle', 0.7), ('high', 0.9)]
+    figure = distribution_figure(criterion, values)
+    places = [
+        float(re.search(rf'cx="([\d.]+)"[^>]*><title>{name}', figure)[1]) for name, _ in values
+    ]
+    assert places == sorted(places)
+    assert places[1] - places[0] == pytest.approx(2 * (places[2] - places[1]), abs=0.5)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
+def test_a_browser_opens_the_page(output: Path) -> None:
+    assert group(output) == 0
+    with Browser() as browser:
+        browser.open(output / 'group.html')
+        assert browser.complaints == []
+        assert all(url.startswith(('file:', 'data:')) for url in browser.requests)
+        assert sum(url.endswith('.svg') for url in browser.requests) == 7
+
+
+def test_a_second_run_changes_nothing(output: Path) -> None:
+    assert group(output) == 0
+    first = {p: p.read_bytes() for p in output.glob('group/*.tsv')}
+    images = {p: nb.load(p).get_fdata() for p in output.glob('group/*.nii.gz')}
+    assert group(output) == 0
+    assert first == {p: p.read_bytes() for p in output.glob('group/*.tsv')}
+    assert all(np.array_equal(nb.load(p).get_fdata(), data) for p, data in images.items())
