@@ -47,7 +47,11 @@ DESCRIPTIONS = {
 
 
 def write_dataset_files(
-    output_dir: Path, bids_dir: Path, environ: Mapping[str, str] = os.environ
+    output_dir: Path,
+    bids_dir: Path,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    derivatives: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the files that make a folder a BIDS derivative.
 
@@ -63,6 +67,8 @@ def write_dataset_files(
         The raw dataset.
     environ : mapping of str to str
         Tells whether a container is running; see `describe_dataset`.
+    derivatives : mapping of str to Path, optional
+        Folders of derivatives that files were taken from, by name.
 
     Raises
     ------
@@ -70,6 +76,8 @@ def write_dataset_files(
         If the description of the raw dataset is not JSON.
     """
     description = describe_dataset(output_dir, bids_dir, environ)
+    taken = {name: _link(folder, output_dir) for name, folder in (derivatives or {}).items()}
+    description['DatasetLinks'] |= taken
     write_json(output_dir / 'dataset_description.json', description)
     _add_lines(output_dir / '.bidsignore', IGNORED)
     rows = (f'desc-{name}\t{meaning}' for name, meaning in DESCRIPTIONS.items())

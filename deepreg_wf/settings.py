@@ -48,6 +48,8 @@ class Selection:
         JSON file with pybids filters under the key ``t1w``.
     bids_database_dir
         Folder of a pybids database, made where there is none.
+    derivatives
+        ``NAME=PATH`` of folders whose masks and preprocessed images are taken.
     skip_bids_validation
         Take the dataset as it is.
 
@@ -59,6 +61,7 @@ class Selection:
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
     bids_database_dir: Path | None = None
+    derivatives: tuple[str, ...] = ()
     skip_bids_validation: bool = False
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from deepreg_wf.spatial import load_image, load_transform, resample
 
@@ -101,6 +102,32 @@ def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
     assert qc['nonpositive_jacobian_fraction'] == 0
     # What the affine has brought together already, networks and refinement leave so.
     assert qc['correlation_final'] >= qc['correlation_affine'] > 0.9
+
+
+def test_what_was_made_before_is_taken(run) -> None:
+    """A mask of another program goes through to the results, and is named as their source."""
+    out, _ = run
+    folder = out.parent / 'prep'
+    (folder / 'sub-01' / 'anat').mkdir(parents=True)
+    mask = nb.load(out / f'{STEM}_desc-brain_mask.nii.gz')
+    smaller = ndimage.binary_erosion(np.asanyarray(mask.dataobj) > 0)
+    given = nb.Nifti1Image(smaller.astype(np.uint8), mask.affine)
+    given.to_filename(folder / f'{STEM}_desc-brain_mask.nii.gz')
+    made = out.parent / 'out-prep'
+    words = [sys.executable, '-m', 'deepreg_wf', out.parent / 'bids', made, 'participant']
+    words += ['--participant-label', '01', '-d', f'prep={folder}', '-w', out.parent / 'work2']
+    words += ['--registration-resolution', 4, '--momentum', 'predict', '--refine', 0]
+    done = subprocess.run(
+        [str(w) for w in [*words, '--nprocs', 1]], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    taken = np.asanyarray(nb.load(made / f'{STEM}_desc-brain_mask.nii.gz').dataobj)
+    assert np.array_equal(taken > 0, smaller)
+    sidecar = json.loads((made / f'{STEM}_desc-brain_mask.json').read_text())
+    assert f'bids:prep:{STEM}_desc-brain_mask.nii.gz' in sidecar['Sources']
+    description = json.loads((made / 'dataset_description.json').read_text())
+    assert description['DatasetLinks']['prep'] == folder.as_uri()
+    assert 'made before, by another program' in (made / 'sub-01.html').read_text()
 
 
 def test_there_is_a_page_for_both(run) -> None:

@@ -93,6 +93,8 @@ OPTIONS = [
     ('--session-label ses-pre post', 'selection', 'session_label', ('pre', 'post')),
     ('--bids-filter-file /f.json', 'selection', 'bids_filter_file', Path('/f.json')),
     ('--bids-database-dir /db', 'selection', 'bids_database_dir', Path('/db')),
+    ('-d a=/x b=/y', 'selection', 'derivatives', ('a=/x', 'b=/y')),
+    ('--derivatives /x', 'selection', 'derivatives', ('/x',)),
     ('--skip-bids-validation', 'selection', 'skip_bids_validation', True),
     ('--skip_bids_validation', 'selection', 'skip_bids_validation', True),
     ('--skull-strip force', 'anatomical', 'skull_strip', 'force'),

@@ -21,6 +21,7 @@ EVERYTHING = PLACES | {
     'skull_strip': 'force',
     'skull_strip_method': 'deepbet',
     'momentum': 'predict',
+    'derivatives': ('smriprep=/data/smriprep',),
     'refine': 7,
     'uncertainty': 20,
     'weights': '/data/networks',

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .bias import correct_bias
-from .mask import BRAIN_ML, check_volume, clean, read_mask, volume_ml
-from .methods import METHODS, Extraction, Method, choose_method, extract_brain
+from .mask import BRAIN_ML, adopt_mask, check_volume, clean, read_mask, volume_ml
+from .methods import METHODS, PRECOMPUTED, Extraction, Method, choose_method, extract_brain
 from .recognise import Evidence, examine
 from .t1w import T1w, read_t1w
 from .template import registration_grid
@@ -13,10 +13,12 @@ from .upright import low_pass, resample_brain, upright_grid
 __all__ = [
     'BRAIN_ML',
     'METHODS',
+    'PRECOMPUTED',
     'Evidence',
     'Extraction',
     'Method',
     'T1w',
+    'adopt_mask',
     'check_volume',
     'choose_method',
     'clean',

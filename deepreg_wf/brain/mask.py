@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import InputError
-from ..spatial import VoxelGrid, load_image
+from ..spatial import VoxelGrid, load_image, resample
 
 Mask = NDArray[np.bool_]
 
@@ -54,6 +54,36 @@ def read_mask(path: str | Path, grid: VoxelGrid) -> Mask:
     mask = values > 0
     if not mask.any():
         raise InputError(f'{path}: the mask is empty; give one that marks the brain.')
+    return mask
+
+
+def adopt_mask(path: str | Path, grid: VoxelGrid) -> Mask:
+    """Read a mask that another program made of an image, and bring it to the image's grid.
+
+    Programs store an image anew in another orientation or resolution; where things are in the
+    world stays the same.
+
+    Parameters
+    ----------
+    path : path
+    grid : VoxelGrid
+        Of the image.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or what it marks has not the size of a brain in the image.
+    """
+    values, own_grid = load_image(path)
+    mask = resample((values > 0).astype(np.float32), own_grid, grid) >= 0.5
+    try:
+        check_volume(mask, grid)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
     return mask
 
 

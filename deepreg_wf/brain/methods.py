@@ -14,6 +14,7 @@ from .mask import BRAIN_ML, Mask, check_volume, clean
 from .recognise import background_value, examine
 
 ALREADY_EXTRACTED = 'already-extracted'
+PRECOMPUTED = 'precomputed'
 NONE = 'none'
 
 MODES = ('auto', 'force', 'skip')

@@ -6,12 +6,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..derivatives import derivative_path, parse_entities
 from ..errors import InputError
+from ..precomputed import Precomputed, find_precomputed, read_folders
 from ..settings import Selection, Settings
 
 _MANY = 20
@@ -29,11 +30,17 @@ class Inputs:
         T1-weighted images of each participant that has any.
     without_t1w
         Participants that have none.
+    derivatives
+        Folders of derivatives by name.
+    precomputed
+        What is taken from there, by image.
 
     """
 
     subjects: Mapping[str, tuple[Path, ...]]
     without_t1w: tuple[str, ...] = ()
+    derivatives: Mapping[str, Path] = field(default_factory=dict)
+    precomputed: Mapping[Path, Precomputed] = field(default_factory=dict)
 
     @property
     def images(self) -> list[Path]:
@@ -105,8 +112,8 @@ def find_inputs(selection: Selection) -> Inputs:
     Raises
     ------
     InputError
-        If a participant is unknown, no image is left, or two of them would give derivatives of
-        the same name.
+        If a participant is unknown, no image is left, two of them would give derivatives of the
+        same name, or a folder of derivatives has nothing for any.
 
     """
     participants = _participants(selection)
@@ -121,7 +128,13 @@ def find_inputs(selection: Selection) -> Inputs:
         label = parse_entities(path)['subject']
         subjects[label] = (*subjects.get(label, ()), path)
     lacking = tuple(label for label in participants if label not in subjects)
-    return Inputs(subjects=subjects, without_t1w=lacking)
+    folders = read_folders(selection.derivatives)
+    return Inputs(
+        subjects=subjects,
+        without_t1w=lacking,
+        derivatives=folders,
+        precomputed=find_precomputed(found, folders),
+    )
 
 
 def _check_dataset(selection: Selection) -> None:

@@ -153,6 +153,15 @@ def _add_selection(parser: Parser) -> None:
         help='folder of a pybids database of the dataset; made if missing, for big datasets',
     )
     group.add_argument(
+        '-d',
+        '--derivatives',
+        nargs='+',
+        metavar='NAME=PATH',
+        type=_absolute,
+        help='folders of derivatives, such as those of sMRIPrep and fMRIPrep, whose brain masks '
+        'and preprocessed T1w images are taken instead of computed',
+    )
+    group.add_argument(
         '--skip-bids-validation',
         action='store_true',
         default=None,
@@ -327,6 +336,12 @@ _FLAGS = {
 def _add_choice(group: Any, name: str, choices: tuple[str, ...], text: str) -> None:
     default = default_of(name.removeprefix('--').replace('-', '_'))
     group.add_argument(name, choices=choices, help=f'{text} (default: {default})')
+
+
+def _absolute(word: str) -> str:
+    """``NAME=PATH`` that means the same wherever the settings are read back."""
+    name, equals, place = word.rpartition('=')
+    return f'{name}{equals}{Path(place).expanduser().absolute()}'
 
 
 def _dashed(word: str) -> str:

@@ -212,6 +212,7 @@ def _build(this: Run) -> Any:
         template=this.template,
         skull_strip=settings.anatomical.skull_strip,
         skull_strip_method=settings.anatomical.skull_strip_method,
+        precomputed=this.inputs.precomputed,
         registration=settings.registration,
         device=this.resources.device,
         omp_nthreads=this.resources.omp_nthreads,
@@ -222,7 +223,9 @@ def _build(this: Run) -> Any:
         name=NAME,
     )
     workflow.base_dir = str(settings.execution.work_dir)
-    write_dataset_files(this.output_dir, settings.selection.bids_dir)
+    write_dataset_files(
+        this.output_dir, settings.selection.bids_dir, derivatives=this.inputs.derivatives
+    )
     write_citation(this.output_dir, workflow.visit_desc())
     return workflow
 

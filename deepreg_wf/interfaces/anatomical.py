@@ -12,6 +12,7 @@ from nipype.interfaces.base import (
     SimpleInterface,
     Str,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -49,6 +50,7 @@ class ValidateT1w(SimpleInterface):
 
 class _SkullStripInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
+    in_mask = File(exists=True, desc='brain mask that is there already: nothing is stripped')
     source_file = File(desc='raw image, by whose name errors call it')
     mode = traits.Enum(
         'auto',
@@ -65,7 +67,7 @@ class _SkullStripInputSpec(BaseInterfaceInputSpec):
 class _SkullStripOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc='brain mask')
     out_file = File(exists=True, desc='the image within the mask')
-    method = Str(desc="what stripped, 'already-extracted' or 'none'")
+    method = Str(desc="what stripped, 'already-extracted', 'precomputed' or 'none'")
 
 
 class SkullStrip(SimpleInterface):
@@ -83,21 +85,10 @@ class SkullStrip(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.brain import extract_brain
         from deepreg_wf.spatial import load_image, save_image
 
         data, grid = load_image(self.inputs.in_file)
-        try:
-            found = extract_brain(
-                data,
-                grid,
-                mode=self.inputs.mode,
-                method=self.inputs.method,
-                num_threads=self.inputs.num_threads,
-                device=self.inputs.device,
-            )
-        except InputError as error:
-            raise InputError(f'{_name(self.inputs)}: {error}') from None
+        found = self._find(data, grid)
         LOGGER.info('%s: brain by %s; %s', _name(self.inputs), found.method, found.remark)
         folder = Path(runtime.cwd)
         save_image(folder / 'mask.nii.gz', found.mask, grid, np.uint8)
@@ -108,6 +99,25 @@ class SkullStrip(SimpleInterface):
             'method': found.method,
         }
         return runtime
+
+
+    def _find(self, data: Any, grid: Any) -> Any:
+        from deepreg_wf.brain import PRECOMPUTED, Extraction, adopt_mask, extract_brain
+
+        if isdefined(self.inputs.in_mask):
+            mask = adopt_mask(self.inputs.in_mask, grid)
+            return Extraction(mask=mask, method=PRECOMPUTED, remark=self.inputs.in_mask)
+        try:
+            return extract_brain(
+                data,
+                grid,
+                mode=self.inputs.mode,
+                method=self.inputs.method,
+                num_threads=self.inputs.num_threads,
+                device=self.inputs.device,
+            )
+        except InputError as error:
+            raise InputError(f'{_name(self.inputs)}: {error}') from None
 
 
 class _BiasCorrectInputSpec(BaseInterfaceInputSpec):
@@ -153,6 +163,4 @@ class BiasCorrect(SimpleInterface):
 
 
 def _name(inputs: Any) -> str:
-    from nipype.interfaces.base import isdefined
-
     return str(inputs.source_file if isdefined(inputs.source_file) else inputs.in_file)

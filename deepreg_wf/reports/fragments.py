@@ -24,6 +24,7 @@ TEMPLATES = Path(__file__).parents[1] / 'data' / 'report'
 _MASKS = {
     'already-extracted': ('the image is of the brain only already; taken as it is', ''),
     'deepbet': ('made by deepbet', ''),
+    'precomputed': ('made before, by another program', 'taken from --derivatives'),
     'none': ('skull stripping was left out on request', 'all voxels above zero count as brain'),
 }
 _PACKAGES = (

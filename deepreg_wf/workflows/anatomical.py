@@ -8,6 +8,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip, ValidateT1w
+from deepreg_wf.precomputed import NOTHING, Precomputed
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -20,6 +21,11 @@ extracted with {citation}. """,
     'force': 'The brain was extracted with {citation}. ',
     'skip': 'All of the image but its background was taken as brain. ',
 }
+_PRECOMPUTED_MASK = 'The brain mask had been computed before, by other software. '
+_PRECOMPUTED_T1W = """\
+The T1-weighted image had been corrected for intensity non-uniformity before, by other software.
+
+"""
 _BIAS = """\
 The T1-weighted image was corrected for intensity non-uniformity within the brain with
 *N4BiasFieldCorrection* [@n4], from ANTs [@ants].
@@ -35,6 +41,7 @@ def init_anat_preproc_wf(
     omp_nthreads: int = 1,
     sloppy: bool = False,
     device: str = 'cpu',
+    precomputed: Precomputed = NOTHING,
     name: str = 'anat_preproc_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that validates an image, finds its brain and evens it out.
@@ -60,18 +67,21 @@ def init_anat_preproc_wf(
         Fast and rough, for tests.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
+    precomputed : Precomputed
+        What other programs have made of the image: a mask, in place of skull stripping, and a
+        preprocessed image, in place of bias correction; it then is the input of this workflow.
     name : str
         Name of the workflow.
 
     Inputs
     ------
     t1w
-        The raw image
+        The raw image, or the preprocessed one of `precomputed`
 
     Outputs
     -------
     t1w_valid
-        The raw image in float32, finite, with three axes
+        The input in float32, finite, with three axes
     t1w_preproc
         Bias-corrected image, whole
     t1w_brain
@@ -79,7 +89,7 @@ def init_anat_preproc_wf(
     t1w_mask
         Brain mask
     skull_strip_method
-        What gave the mask: a method, 'already-extracted' or 'none'
+        What gave the mask: a method, 'already-extracted', 'precomputed' or 'none'
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -87,29 +97,42 @@ def init_anat_preproc_wf(
 
     citation = METHODS[choose_method(skull_strip_method)].citation
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _STRIPPING[skull_strip].format(citation=citation) + _BIAS
+    stripping = _STRIPPING[skull_strip].format(citation=citation)
+    workflow.__desc__ = (_PRECOMPUTED_MASK if precomputed.mask else stripping) + (
+        _PRECOMPUTED_T1W if precomputed.t1w else _BIAS
+    )
     inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.5)
     strip = SkullStrip(
         mode=skull_strip, method=skull_strip_method, num_threads=omp_nthreads, device=device
     )
+    if precomputed.mask is not None:
+        strip.inputs.in_mask = str(precomputed.mask)
     skullstrip = pe.Node(strip, name='skullstrip', n_procs=omp_nthreads, mem_gb=2.0)
-    bias = pe.Node(BiasCorrect(sloppy=sloppy), name='bias', mem_gb=1.5)
     workflow.connect(
         [
             (inputnode, validate, [('t1w', 'in_file')]),
             (inputnode, skullstrip, [('t1w', 'source_file')]),
             (validate, skullstrip, [('out_file', 'in_file')]),
-            (validate, bias, [('out_file', 'in_file')]),
-            (skullstrip, bias, [('out_mask', 'in_mask')]),
             (validate, outputnode, [('out_file', 't1w_valid')]),
-            (bias, outputnode, [('out_file', 't1w_preproc'), ('out_brain', 't1w_brain')]),
             (
                 skullstrip,
                 outputnode,
                 [('out_mask', 't1w_mask'), ('method', 'skull_strip_method')],
             ),
+        ]
+    )
+    if precomputed.t1w is not None:
+        workflow.connect(validate, 'out_file', outputnode, 't1w_preproc')
+        workflow.connect(skullstrip, 'out_file', outputnode, 't1w_brain')
+        return workflow
+    bias = pe.Node(BiasCorrect(sloppy=sloppy), name='bias', mem_gb=1.5)
+    workflow.connect(
+        [
+            (validate, bias, [('out_file', 'in_file')]),
+            (skullstrip, bias, [('out_mask', 'in_mask')]),
+            (bias, outputnode, [('out_file', 't1w_preproc'), ('out_brain', 't1w_brain')]),
         ]
     )
     return workflow

@@ -15,6 +15,7 @@ from deepreg_wf.derivatives import derivative_path, parse_entities
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
 from deepreg_wf.interfaces.transforms import ApplyTransforms
+from deepreg_wf.precomputed import NOTHING, Precomputed
 from deepreg_wf.settings import Registration
 from deepreg_wf.templates import TEMPLATEFLOW_ROOT
 from deepreg_wf.weights import Weights, find_weights
@@ -59,6 +60,7 @@ def init_deepreg_wf(
     template: Template,
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
+    precomputed: Mapping[Path, Precomputed] | None = None,
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
@@ -101,6 +103,8 @@ def init_deepreg_wf(
         Whether images that are of the brain only already are stripped.
     skull_strip_method : {'auto', 'deepbet'}
         What strips.
+    precomputed : mapping of Path to Precomputed, optional
+        Masks and preprocessed images that other programs have made, by raw image.
     registration : Registration
         Where the momentum comes from and on which grid it lives.
     device : str
@@ -142,6 +146,7 @@ def init_deepreg_wf(
             template=template,
             skull_strip=skull_strip,
             skull_strip_method=skull_strip_method,
+            precomputed=(precomputed or {}).get(image, NOTHING),
             registration=registration,
             device=device,
             omp_nthreads=omp_nthreads,
@@ -166,6 +171,7 @@ def init_single_subject_wf(
     template: Template,
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
+    precomputed: Precomputed = NOTHING,
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
@@ -195,6 +201,8 @@ def init_single_subject_wf(
     ----------
     t1w_file : Path
         The raw image.
+    precomputed : Precomputed
+        What other programs have made of it.
     bids_dir, output_dir, template, skull_strip, skull_strip_method, registration, device, \
 omp_nthreads, batch_size, random_seed, sloppy
         As in `init_deepreg_wf`.
@@ -204,7 +212,7 @@ omp_nthreads, batch_size, random_seed, sloppy
     Inputs
     ------
     t1w
-        The raw image; set to `t1w_file`
+        The image; set to `t1w_file`, or to what was made of it before
     template_brain, template_mask
         Template and its mask on the registration grid
     template_reference
@@ -219,13 +227,14 @@ omp_nthreads, batch_size, random_seed, sloppy
 
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=['t1w', *_TEMPLATE]), name='inputnode')
-    inputnode.inputs.t1w = str(t1w_file)
+    inputnode.inputs.t1w = str(precomputed.t1w or t1w_file)
     anat_wf = init_anat_preproc_wf(
         skull_strip=skull_strip,
         skull_strip_method=skull_strip_method,
         omp_nthreads=omp_nthreads,
         sloppy=sloppy,
         device=device,
+        precomputed=precomputed,
     )
     registration_wf = init_registration_wf(
         momentum=registration.momentum,
@@ -247,6 +256,7 @@ omp_nthreads, batch_size, random_seed, sloppy
         registration_resolution=registration.registration_resolution,
         direction=registration.direction,
         uncertainty=registration.uncertainty > 0,
+        sources=precomputed.sources,
     )
     matched = is_matched(registration.momentum, registration.refine)
     reportlets_wf = init_reportlets_wf(

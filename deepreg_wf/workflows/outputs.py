@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def init_outputs_wf(
     registration_resolution: float,
     direction: str,
     uncertainty: bool = False,
+    sources: Sequence[str] = (),
     name: str = 'outputs_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that stores the derivatives of one T1-weighted image.
@@ -75,6 +77,8 @@ def init_outputs_wf(
         Which image the momentum moves onto which.
     uncertainty : bool
         Whether there is a map of the uncertainty.
+    sources : sequence of str
+        BIDS URIs of what other programs have made of the image, if it was taken from there.
     name : str
         Name of the workflow.
 
@@ -108,7 +112,7 @@ uncertainty
     from niworkflows.engine.workflows import LiterateWorkflow
 
     derivatives = [
-        *_native(t1w_file, bids_dir),
+        *_native(t1w_file, bids_dir, sources),
         *_transforms(t1w_file, template),
         *_on_output_grid(t1w_file, template),
         *_on_registration_grid(t1w_file, template, registration_resolution, direction),
@@ -170,7 +174,9 @@ def _add_geodesic(trace: str, metadata: dict) -> dict:
     return {**metadata, **{names[key]: record[key] for key in names if key in record}}
 
 
-def _native(source: Path, bids_dir: Path) -> tuple[_Derivative, _Derivative]:
+def _native(
+    source: Path, bids_dir: Path, made_before: Sequence[str]
+) -> tuple[_Derivative, _Derivative]:
     """The image and its mask in their own space."""
     raw = bids_uri(source, bids_dir, 'raw')
     preproc = _Derivative(
@@ -179,7 +185,7 @@ def _native(source: Path, bids_dir: Path) -> tuple[_Derivative, _Derivative]:
         entities=_PREPROC,
         metadata={
             'Description': 'T1-weighted image corrected for intensity non-uniformity, not masked.',
-            'Sources': [raw, _uri(source, _MASK)],
+            'Sources': [raw, *made_before, _uri(source, _MASK)],
             'SpatialReference': 'orig',
         },
     )
@@ -190,7 +196,7 @@ def _native(source: Path, bids_dir: Path) -> tuple[_Derivative, _Derivative]:
         metadata={
             'Description': 'Brain mask of the T1-weighted image.',
             'Type': 'Brain',
-            'Sources': [raw],
+            'Sources': [raw, *made_before],
             'SpatialReference': 'orig',
         },
     )
