@@ -95,3 +95,56 @@ class AffineAlign(SimpleInterface):
     def _name(self) -> str:
         inputs = self.inputs
         return str(inputs.source_file if isdefined(inputs.source_file) else inputs.moving_image)
+
+
+class _FillLesionInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='brain on the registration grid')
+    template = File(exists=True, mandatory=True, desc='brain of the template, on the same grid')
+    affine = File(exists=True, mandatory=True, desc='affine from template to image points')
+    lesion_mask = File(exists=True, desc='lesion, in the space of the image')
+
+
+class _FillLesionOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='the brain, with the template where the lesion is')
+
+
+class FillLesion(SimpleInterface):
+    """Put the template in the place of a lesion, so that nothing there is to be matched.
+
+    The template is scaled to the brightness of the brain. Without a lesion, the brain is passed
+    on as it is.
+
+    Examples
+    --------
+    >>> FillLesion().inputs.copyable_trait_names()
+    ['affine', 'in_file', 'lesion_mask', 'template']
+    """
+
+    input_spec = _FillLesionInputSpec
+    output_spec = _FillLesionOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from deepreg_wf.spatial import (
+            Transform,
+            load_affine,
+            load_image,
+            resample,
+            save_image,
+        )
+
+        self._results['out_file'] = self.inputs.in_file
+        if not isdefined(self.inputs.lesion_mask):
+            return runtime
+        brain, grid = load_image(self.inputs.in_file)
+        template, _ = load_image(self.inputs.template)
+        lesion, own = load_image(self.inputs.lesion_mask)
+        way = Transform(affine=load_affine(self.inputs.affine))
+        inside = resample((lesion > 0).astype(np.float32), own, grid, way) > 0
+        both = (brain > 0) & (template > 0) & ~inside
+        scale = np.median(brain[both]) / np.median(template[both]) if both.any() else 1.0
+        out_file = Path(runtime.cwd) / 'filled.nii.gz'
+        save_image(out_file, np.where(inside, scale * template, brain), grid)
+        self._results['out_file'] = str(out_file)
+        return runtime

@@ -7,12 +7,62 @@ from typing import Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
+    Directory,
     File,
     SimpleInterface,
+    Str,
     TraitedSpec,
     isdefined,
     traits,
 )
+
+
+class _SelectTemplateInputSpec(BaseInterfaceInputSpec):
+    template = Str(mandatory=True, desc='NAME[:cohort-X][:res-Y]')
+    resolution = traits.Int(desc='resolution that is taken where the template names none')
+    cache_dir = Directory(
+        nohash=True, desc='folder for what is derived from the bundled template'
+    )
+
+
+class _SelectTemplateOutputSpec(TraitedSpec):
+    t1w = File(exists=True, desc='T1-weighted template')
+    mask = File(exists=True, desc='its brain mask, if there is one')
+    name = Str(desc='name of the template, with its cohort')
+    spec = traits.Dict(desc='the rest of its specification')
+
+
+class SelectTemplate(SimpleInterface):
+    """Find the files of a template; nothing is downloaded.
+
+    Examples
+    --------
+    >>> SelectTemplate(template='MNI152NLin2009aSym:res-2').inputs.template
+    'MNI152NLin2009aSym:res-2'
+    """
+
+    input_spec = _SelectTemplateInputSpec
+    output_spec = _SelectTemplateOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.templates import SpaceSpec, get_template
+
+        asked = SpaceSpec.from_string(self.inputs.template)
+        name = asked.space + (f':cohort-{asked.cohort}' if asked.cohort else '')
+        resolution = asked.resolution
+        if resolution is None and isdefined(self.inputs.resolution):
+            resolution = str(self.inputs.resolution)
+        cache_dir = self.inputs.cache_dir if isdefined(self.inputs.cache_dir) else runtime.cwd
+        wanted = f'{name}:res-{resolution}' if resolution else name
+        template = get_template(wanted, cache_dir=Path(cache_dir))
+        self._results |= {
+            't1w': str(template.t1w),
+            'name': name,
+            'spec': {'resolution': asked.resolution} if asked.resolution else {},
+        }
+        if template.mask is not None:
+            self._results['mask'] = str(template.mask)
+        return runtime
 
 
 class _PrepareTemplateInputSpec(BaseInterfaceInputSpec):

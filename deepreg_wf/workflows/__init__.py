@@ -12,6 +12,7 @@ _HOMES = {
     'init_affine_wf': 'affine',
     'init_quicksilver_wf': 'quicksilver',
     'init_registration_wf': 'registration',
+    'init_register_template_wf': 'embedding',
     'init_outputs_wf': 'outputs',
     'init_reportlets_wf': 'reports',
 }

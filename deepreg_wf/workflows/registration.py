@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from deepreg_wf.interfaces.affine import FillLesion
 from deepreg_wf.interfaces.qc import RegistrationQC
 from deepreg_wf.interfaces.transforms import ApplyTransforms, ComposeTransforms
 from deepreg_wf.workflows.affine import init_affine_wf
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from deepreg_wf.weights import Weights
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_brain', 't1w_mask', 't1w_file')
+_OPTIONAL = ('lesion_mask',)
 _GEODESIC = ('momentum', 'log_jacobian', 'trace', 'matching_trace', 'uncertainty')
 _OUTPUTS = ('t1w2std', 'std2t1w', 't1w_affine', *_GEODESIC, 'qc')
 
@@ -69,6 +71,8 @@ def init_registration_wf(
         Brain of the subject and its mask, in the space of the image
     t1w_file
         The raw image, by whose name errors call it
+    lesion_mask
+        (optional) Lesion, in the space of the image, that nothing of the template corresponds to
 
     Outputs
     -------
@@ -88,7 +92,7 @@ def init_registration_wf(
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS, *_OPTIONAL]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     affine_wf = init_affine_wf(omp_nthreads=omp_nthreads, random_seed=random_seed, sloppy=sloppy)
     quicksilver_wf = init_quicksilver_wf(
@@ -103,18 +107,20 @@ def init_registration_wf(
         random_seed=random_seed,
         sloppy=sloppy,
     )
+    fill = pe.Node(FillLesion(), name='fill', mem_gb=0.5)
     compose = pe.Node(ComposeTransforms(), name='compose', mem_gb=1.0)
     workflow.connect(
         [
             (inputnode, affine_wf, [(name, f'inputnode.{name}') for name in _INPUTS]),
             (inputnode, quicksilver_wf, [(name, f'inputnode.{name}') for name in _INPUTS[:2]]),
+            (inputnode, fill, [('lesion_mask', 'lesion_mask'), ('template_brain', 'template')]),
+            (affine_wf, fill, [('outputnode.t1w_affine', 'in_file')]),
+            (affine_wf, fill, [('outputnode.affine', 'affine')]),
+            (fill, quicksilver_wf, [('out_file', 'inputnode.t1w_affine')]),
             (
                 affine_wf,
                 quicksilver_wf,
-                [
-                    ('outputnode.t1w_affine', 'inputnode.t1w_affine'),
-                    ('outputnode.t1w_mask_affine', 'inputnode.t1w_mask_affine'),
-                ],
+                [('outputnode.t1w_mask_affine', 'inputnode.t1w_mask_affine')],
             ),
             (affine_wf, compose, [('outputnode.affine', 'affine')]),
             (
