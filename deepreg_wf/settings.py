@@ -126,7 +126,7 @@ class Output:
     output_dir
         Folder of the derivatives.
     output_spaces
-        ``SPACE[:cohort-X][:res-Y]``; one space in one run, none where there is a ``template``.
+        ``SPACE[:cohort-X][:res-Y]``, each template once; none where there is a ``template``.
     template
         A lab's own template image.
     reports_only, boilerplate_only
@@ -141,6 +141,12 @@ class Output:
     boilerplate_only: bool = False
 
     def __post_init__(self) -> None:
+        spaces = [spec.partition(':res-')[0] for spec in self.output_spaces]
+        twice = [space for space in spaces if spaces.count(space) > 1]
+        if twice:
+            raise InputError(
+                f'output_spaces: {twice[0]} is asked for twice; give each template once.'
+            )
         if self.reports_only and self.boilerplate_only:
             raise InputError('reports_only: not together with boilerplate_only; choose one.')
 
@@ -236,10 +242,10 @@ class Settings:
     def __post_init__(self) -> None:
         for group in fields(self):
             _check_ranges(getattr(self, group.name))
-        if (len(self.output.output_spaces) == 1) == (self.output.template is not None):
+        if bool(self.output.output_spaces) == (self.output.template is not None):
             raise InputError(
-                'output_spaces: one run registers to one template; '
-                'give one space or one template image, and run again for another.'
+                'output_spaces: give spaces or a template image, and not both; '
+                'for the other, run again.'
             )
 
     @classmethod

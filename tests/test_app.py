@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 import pytest
+from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy import ndimage
 
 from deepreg_wf.spatial import load_image, load_transform, resample
@@ -30,8 +32,6 @@ def run(make_brain, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess
         (bids / f'sub-{label}' / 'anat').mkdir(parents=True)
     description = {'Name': 'tiny', 'BIDSVersion': '1.10.0'}
     (bids / 'dataset_description.json').write_text(json.dumps(description))
-    from nilearn.datasets import load_mni152_template
-
     template = load_mni152_template(resolution=3)
     tilt = nb.eulerangles.euler2mat(z=0.1)
     affine = np.eye(4)
@@ -104,8 +104,9 @@ def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
     assert qc['correlation_final'] >= qc['correlation_affine'] > 0.9
 
 
-def test_what_was_made_before_is_taken(run) -> None:
-    """A mask of another program goes through to the results, and is named as their source."""
+@pytest.fixture(scope='module')
+def again(run) -> tuple[Path, np.ndarray]:
+    """The good image once more, with a mask that was made before, to two templates; the mask."""
     out, _ = run
     folder = out.parent / 'prep'
     (folder / 'sub-01' / 'anat').mkdir(parents=True)
@@ -113,21 +114,48 @@ def test_what_was_made_before_is_taken(run) -> None:
     smaller = ndimage.binary_erosion(np.asanyarray(mask.dataobj) > 0)
     given = nb.Nifti1Image(smaller.astype(np.uint8), mask.affine)
     given.to_filename(folder / f'{STEM}_desc-brain_mask.nii.gz')
+    home = out.parent / 'templateflow' / 'tpl-Other'
+    home.mkdir(parents=True)
+    load_mni152_template(resolution=3).to_filename(home / 'tpl-Other_res-1_T1w.nii.gz')
+    brain = load_mni152_brain_mask(resolution=3)
+    brain.to_filename(home / 'tpl-Other_res-1_desc-brain_mask.nii.gz')
     made = out.parent / 'out-prep'
     words = [sys.executable, '-m', 'deepreg_wf', out.parent / 'bids', made, 'participant']
     words += ['--participant-label', '01', '-d', f'prep={folder}', '-w', out.parent / 'work2']
     words += ['--registration-resolution', 4, '--momentum', 'predict', '--refine', 0]
+    words += ['--output-spaces', 'MNI152NLin2009aSym:res-2', 'Other', '--nprocs', 1]
     done = subprocess.run(
-        [str(w) for w in [*words, '--nprocs', 1]], capture_output=True, text=True
+        [str(word) for word in words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'TEMPLATEFLOW_HOME': str(home.parent)},
     )
     assert (done.returncode, done.stderr) == (0, '')
+    return made, smaller
+
+
+def test_what_was_made_before_is_taken(again) -> None:
+    """A mask of another program goes through to the results, and is named as their source."""
+    made, smaller = again
     taken = np.asanyarray(nb.load(made / f'{STEM}_desc-brain_mask.nii.gz').dataobj)
     assert np.array_equal(taken > 0, smaller)
     sidecar = json.loads((made / f'{STEM}_desc-brain_mask.json').read_text())
     assert f'bids:prep:{STEM}_desc-brain_mask.nii.gz' in sidecar['Sources']
     description = json.loads((made / 'dataset_description.json').read_text())
-    assert description['DatasetLinks']['prep'] == folder.as_uri()
+    assert description['DatasetLinks']['prep'] == (made.parent / 'prep').as_uri()
     assert 'made before, by another program' in (made / 'sub-01.html').read_text()
+
+
+def test_each_template_has_its_derivatives(again) -> None:
+    """Both registrations of one image, in one folder and on one page."""
+    made, _ = again
+    page = (made / 'sub-01.html').read_text()
+    for space in ('MNI152NLin2009aSym', 'Other'):
+        assert (made / f'{STEM}_from-T1w_to-{space}_mode-image_xfm.h5').is_file()
+        assert (made / f'{STEM}_space-{space}_desc-registration_qc.json').is_file()
+        assert f'_space-{space}_desc-registration_T1w.svg' in page
+    assert len(list(made.glob(f'{STEM}_space-*_desc-momentum_T1w.nii.gz'))) == 2
+    assert len(list(made.glob(f'{STEM}_desc-preproc_T1w.nii.gz'))) == 1
 
 
 def test_there_is_a_page_for_both(run) -> None:

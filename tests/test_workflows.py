@@ -15,6 +15,7 @@ from niworkflows.utils.testing import generate_bids_skeleton
 import deepreg_wf
 import deepreg_wf.interfaces
 import deepreg_wf.workflows
+from deepreg_wf.cli.progress import Glossary
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Registration
 from deepreg_wf.templates import Template
@@ -51,7 +52,7 @@ def build(tmp_path, bids_dir):
     template = tmp_path / 'tpl.nii.gz'
     template.touch()
 
-    def factory(space='MNI152NLin2009aSym', mask=None, **options):
+    def factory(spaces=('MNI152NLin2009aSym',), mask=None, **options):
         subjects = {
             label: sorted(bids_dir.glob(f'sub-{label}/**/*_T1w.nii.gz')) for label in SKELETON
         }
@@ -59,7 +60,10 @@ def build(tmp_path, bids_dir):
             'subjects': subjects,
             'bids_dir': bids_dir,
             'output_dir': tmp_path / 'out',
-            'template': Template(space=space, t1w=template, mask=mask, uri=template.as_uri()),
+            'templates': [
+                Template(space=name, t1w=template, mask=mask, uri=template.as_uri())
+                for name in spaces
+            ],
             'run_id': 'run1',
         }
         return init_deepreg_wf(**settings | options)
@@ -93,7 +97,7 @@ def expand(workflow):
         {'registration': Registration(momentum='optimise')},
         {'omp_nthreads': 8, 'device': 'cuda:0'},
         {'random_seed': 7},
-        {'space': 'custom'},
+        {'spaces': ['custom', 'MNI152NLin2009cAsym']},
     ],
     ids=str,
 )
@@ -119,9 +123,29 @@ def test_the_template_is_prepared_once(build, tmp_path):
     mask.touch()
     registration = Registration(registration_resolution=4.0)
     nodes = of_class(build(mask=mask, registration=registration), 'PrepareTemplate')
-    assert [node.fullname for node in nodes] == ['deepreg_wf.prepare_template']
+    assert [node.fullname for node in nodes] == ['deepreg_wf.prepare_MNI152NLin2009aSym']
     assert nodes[0].inputs.in_mask == str(mask)
     assert nodes[0].inputs.resolution == 4.0
+
+
+def test_each_template_has_a_registration_and_the_image_is_prepared_once(build):
+    workflow = build(spaces=['A', 'B'])
+    assert len(of_class(workflow, 'PrepareTemplate')) == 2
+    for interface, number in {'SkullStrip': 1, 'BiasCorrect': 1, 'AffineAlign': 2}.items():
+        assert len(of_class(workflow, interface)) == number * len(NAMES), interface
+    entities = ('source_file', 'datatype', 'space', 'desc', 'suffix', 'extension', 'from_', 'to')
+    stored = [
+        tuple(str(getattr(sink.inputs, name)) for name in entities)
+        for sink in of_class(workflow, 'DerivativesDataSink')
+    ]
+    assert len(stored) == len(set(stored))
+
+
+def test_steps_say_which_template_they_are_about(build, bids_dir):
+    images = {name: name for name in NAMES}
+    steps = Glossary.of(build(spaces=['A', 'B']), images).steps.values()
+    assert {'affine alignment, A', 'affine alignment, B', 'brain extraction'} <= set(steps)
+    assert 'affine alignment' in Glossary.of(build(), images).steps.values()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +254,7 @@ def test_heavy_nodes_ask_for_the_threads_that_they_use(build):
 
 def test_crash_files_go_to_the_log_of_the_subject(build, tmp_path):
     nodes = leaves(build())
-    assert nodes.pop('prepare_template').config is None
+    assert nodes.pop('prepare_MNI152NLin2009aSym').config is None
     for name, node in nodes.items():
         subject = '01' if name.startswith('single_subject_01') else '02'
         folder = tmp_path / 'out' / f'sub-{subject}' / 'log' / 'run1'
@@ -281,7 +305,7 @@ init_deepreg_wf(
     subjects={'01': [bids_dir / 'sub-01/anat/sub-01_T1w.nii.gz']},
     bids_dir=bids_dir,
     output_dir=bids_dir / 'derivatives',
-    template=Template(space='custom', t1w=bids_dir / 'dataset_description.json'),
+    templates=[Template(space='custom', t1w=bids_dir / 'dataset_description.json')],
     run_id='run1',
 )
 heavy = {'torch', 'ants', 'matplotlib.pyplot', 'templateflow', 'niworkflows.interfaces.bids'}

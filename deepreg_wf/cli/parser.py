@@ -241,8 +241,8 @@ def _add_template(group: Any) -> None:
         '--output-spaces',
         nargs='+',
         metavar='SPACE[:cohort-X][:res-Y]',
-        help=f'template to register to; {DEFAULT_SPACE} comes along, at :res-1 and :res-2, others '
-        'are taken from the TemplateFlow home and never downloaded; one in a run '
+        help=f'templates to register to; {DEFAULT_SPACE} comes along, at :res-1 and :res-2, '
+        'others are taken from the TemplateFlow home and never downloaded '
         f'(default: {DEFAULT_SPACE}, at 1 mm)',
     )
     group.add_argument(

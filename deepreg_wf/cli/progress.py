@@ -163,6 +163,7 @@ class Glossary:
             interface = type(workflow.get_node(name).interface).__name__
             if interface in STEPS:
                 steps[f'{workflow.name}.{name}'] = STEPS[interface]
+        steps |= _told_apart(steps)
         plain = cls(images, steps)
         often = Counter((plain.image_of(node), step) for node, step in steps.items())
         for node, step in steps.items():
@@ -178,6 +179,19 @@ class Glossary:
     def totals(self) -> dict[str, int]:
         """Count the steps of each image."""
         return dict(Counter(self.image_of(node) for node in self.steps))
+
+
+def _told_apart(steps: Mapping[str, str]) -> dict[str, str]:
+    """Name the template in the steps of each, where there are several."""
+    parts = {node: node.split('.') for node in steps}
+    spaces = {way[2] for way in parts.values() if way[3:4] == ['registration_wf']}
+    if len(spaces) < 2:
+        return {}
+    return {
+        node: f'{step}, {way[2].removesuffix("_wf")}'
+        for (node, step), way in zip(steps.items(), parts.values(), strict=True)
+        if way[2:3] and way[2] in spaces
+    }
 
 
 def open_display(streams: Streams, glossary: Glossary, *, plain: bool) -> Display:

@@ -38,7 +38,7 @@ class Run:
         What was asked.
     inputs
         Images that were found.
-    template
+    templates
         What they are registered to.
     resources
         What may be used.
@@ -53,7 +53,7 @@ class Run:
 
     settings: Settings
     inputs: Inputs
-    template: Template
+    templates: tuple[Template, ...]
     resources: Resources
     run_id: str
     started: datetime
@@ -122,7 +122,7 @@ def run(settings: Settings, *, command_line: str = '') -> int:
         this = Run(
             settings=settings,
             inputs=inputs,
-            template=_find_template(settings),
+            templates=_find_templates(settings),
             resources=plan_resources(execution, images=len(inputs.images)),
             run_id=run_id,
             started=started,
@@ -135,11 +135,12 @@ def run(settings: Settings, *, command_line: str = '') -> int:
         return _process(this, streams)
 
 
-def _find_template(settings: Settings) -> Template:
+def _find_templates(settings: Settings) -> tuple[Template, ...]:
     if settings.output.template is not None:
-        return get_custom_template(settings.output.template)
+        return (get_custom_template(settings.output.template),)
     cache_dir = settings.execution.work_dir / f'{NAME}_templates'
-    return get_template(settings.output.output_spaces[0], cache_dir=cache_dir)
+    spaces = settings.output.output_spaces
+    return tuple(get_template(space, cache_dir=cache_dir) for space in spaces)
 
 
 def _process(this: Run, streams: Streams) -> int:
@@ -209,7 +210,7 @@ def _build(this: Run) -> Any:
         subjects=this.inputs.subjects,
         bids_dir=settings.selection.bids_dir,
         output_dir=this.output_dir,
-        template=this.template,
+        templates=this.templates,
         skull_strip=settings.anatomical.skull_strip,
         skull_strip_method=settings.anatomical.skull_strip_method,
         precomputed=this.inputs.precomputed,
@@ -257,8 +258,9 @@ def _without_t1w(this: Run) -> list[Failure]:
 
 def _announcement(this: Run) -> str:
     images, resources = len(this.inputs.images), this.resources
+    spaces = ', '.join(template.space for template in this.templates)
     text = (
-        f'deepreg_wf {__version__}: {images} image{"s" * (images > 1)} to {this.template.space} '
+        f'deepreg_wf {__version__}: {images} image{"s" * (images > 1)} to {spaces} '
         f'on {resources.device}, {resources.nprocs} processors, {resources.omp_nthreads} a step'
     )
     skipped = set(this.inputs.without_t1w) - set(this.settings.selection.participant_label)

@@ -8,6 +8,7 @@ _HOMES = {
     'init_deepreg_wf': 'base',
     'init_single_subject_wf': 'base',
     'single_subject_name': 'base',
+    'init_space_wf': 'space',
     'init_anat_preproc_wf': 'anatomical',
     'init_affine_wf': 'affine',
     'init_quicksilver_wf': 'quicksilver',

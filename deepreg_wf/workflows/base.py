@@ -14,40 +14,19 @@ from deepreg_wf import __version__
 from deepreg_wf.derivatives import derivative_path, parse_entities
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
-from deepreg_wf.interfaces.transforms import ApplyTransforms
 from deepreg_wf.precomputed import NOTHING, Precomputed
 from deepreg_wf.settings import Registration
-from deepreg_wf.templates import TEMPLATEFLOW_ROOT
-from deepreg_wf.weights import Weights, find_weights
 from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
-from deepreg_wf.workflows.outputs import init_outputs_wf
-from deepreg_wf.workflows.quicksilver import is_matched
-from deepreg_wf.workflows.registration import init_registration_wf
-from deepreg_wf.workflows.reports import init_reportlets_wf
+from deepreg_wf.workflows.space import DEFAULTS, NATIVE, TEMPLATE, init_space_wf
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
     from deepreg_wf.templates import Template
 
-# A linear interpolation is what antsApplyTransforms does unless told otherwise, and it cannot
-# ring: cubic and sinc kernels leave dark rims and negative values around extracted brains.
-T1W_INTERPOLATION = 'linear'
-
-DEFAULTS = Registration()
-"""How brains are registered unless told otherwise."""
-
-_TEMPLATE = ('template_brain', 'template_mask', 'template_reference')
-_NATIVE = ('t1w_preproc', 't1w_mask', 'skull_strip_method')
-_MAPS = ('momentum', 'log_jacobian', 'qc')
 _DESCRIPTION = """\
 The results in this manuscript come from registration with *deepreg_wf* {version}, a BIDS-App
 [@bids; @bidsapps] based on *Nipype* [@nipype] and *NiWorkflows* [@niworkflows].
-
-"""
-_RESAMPLING = """\
-The bias-corrected image and its mask were resampled onto the template *{space}*{citation} in one
-step, with linear and nearest-neighbor interpolation.
 
 """
 
@@ -57,7 +36,7 @@ def init_deepreg_wf(
     subjects: Mapping[str, Sequence[Path]],
     bids_dir: Path,
     output_dir: Path,
-    template: Template,
+    templates: Sequence[Template],
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
     precomputed: Mapping[Path, Precomputed] | None = None,
@@ -72,7 +51,7 @@ def init_deepreg_wf(
 ) -> LiterateWorkflow:
     """Build the workflow that registers every T1-weighted image of a dataset.
 
-    The template is prepared once; every image then has a workflow of its own, so that a bad one
+    Templates are prepared once; every image then has a workflow of its own, so that a bad one
     stops nothing but itself.
 
     Workflow Graph
@@ -87,7 +66,7 @@ def init_deepreg_wf(
                 subjects={'01': [Path('/data/sub-01/anat/sub-01_T1w.nii.gz')]},
                 bids_dir=Path('/data'),
                 output_dir=Path('/out'),
-                template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
+                templates=[Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz'))],
                 run_id='20250101-000000',
             )
 
@@ -97,8 +76,8 @@ def init_deepreg_wf(
         The T1-weighted images of each participant, by label.
     bids_dir, output_dir : Path
         Folders of the raw dataset and of the derivatives.
-    template : Template
-        What is registered to.
+    templates : sequence of Template
+        What is registered to, each on its own.
     skull_strip : {'auto', 'force', 'skip'}
         Whether images that are of the brain only already are stripped.
     skull_strip_method : {'auto', 'deepbet'}
@@ -137,13 +116,17 @@ def init_deepreg_wf(
     _check_names(images)
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _DESCRIPTION.format(version=__version__)
-    prepare = prepare_template(template, registration.registration_resolution)
+    resolution = registration.registration_resolution
+    prepared = {
+        _label(template): prepare_template(template, resolution, f'prepare_{_label(template)}')
+        for template in templates
+    }
     for image in images:
         single_subject_wf = init_single_subject_wf(
             t1w_file=image,
             bids_dir=bids_dir,
             output_dir=output_dir,
-            template=template,
+            templates=templates,
             skull_strip=skull_strip,
             skull_strip_method=skull_strip_method,
             precomputed=(precomputed or {}).get(image, NOTHING),
@@ -157,9 +140,10 @@ def init_deepreg_wf(
         )
         log_dir = output_dir / f'sub-{parse_entities(image)["subject"]}' / 'log' / run_id
         _keep_crashes(single_subject_wf, log_dir)
-        prepared = zip(('t1w_brain', 'brain_mask', 'reference'), _TEMPLATE, strict=True)
-        edges = [(source, f'inputnode.{target}') for source, target in prepared]
-        workflow.connect([(prepare, single_subject_wf, edges)])
+        for label, prepare in prepared.items():
+            shared = zip(('t1w_brain', 'brain_mask', 'reference'), TEMPLATE, strict=True)
+            edges = [(source, f'{label}_wf.inputnode.{target}') for source, target in shared]
+            workflow.connect([(prepare, single_subject_wf, edges)])
     return workflow
 
 
@@ -168,7 +152,7 @@ def init_single_subject_wf(
     t1w_file: Path,
     bids_dir: Path,
     output_dir: Path,
-    template: Template,
+    templates: Sequence[Template],
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
     precomputed: Precomputed = NOTHING,
@@ -194,7 +178,7 @@ def init_single_subject_wf(
                 t1w_file=Path('/data/sub-01/anat/sub-01_T1w.nii.gz'),
                 bids_dir=Path('/data'),
                 output_dir=Path('/out'),
-                template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
+                templates=[Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz'))],
             )
 
     Parameters
@@ -203,7 +187,7 @@ def init_single_subject_wf(
         The raw image.
     precomputed : Precomputed
         What other programs have made of it.
-    bids_dir, output_dir, template, skull_strip, skull_strip_method, registration, device, \
+    bids_dir, output_dir, templates, skull_strip, skull_strip_method, registration, device, \
 omp_nthreads, batch_size, random_seed, sloppy
         As in `init_deepreg_wf`.
     name : str
@@ -213,10 +197,9 @@ omp_nthreads, batch_size, random_seed, sloppy
     ------
     t1w
         The image; set to `t1w_file`, or to what was made of it before
-    template_brain, template_mask
-        Template and its mask on the registration grid
-    template_reference
-        Template on the output grid
+
+    The workflow of each template, ``SPACE_wf``, takes what was prepared of it; see
+    `deepreg_wf.workflows.space.init_space_wf`.
 
     Returns
     -------
@@ -226,7 +209,7 @@ omp_nthreads, batch_size, random_seed, sloppy
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface(fields=['t1w', *_TEMPLATE]), name='inputnode')
+    inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
     inputnode.inputs.t1w = str(precomputed.t1w or t1w_file)
     anat_wf = init_anat_preproc_wf(
         skull_strip=skull_strip,
@@ -236,62 +219,35 @@ omp_nthreads, batch_size, random_seed, sloppy
         device=device,
         precomputed=precomputed,
     )
-    registration_wf = init_registration_wf(
-        momentum=registration.momentum,
-        refine=registration.refine,
-        uncertainty=registration.uncertainty,
-        weights=_find_weights(registration),
-        direction=registration.direction,
-        device=device,
-        omp_nthreads=omp_nthreads,
-        batch_size=batch_size,
-        random_seed=random_seed,
-        sloppy=sloppy,
-    )
-    outputs_wf = init_outputs_wf(
-        t1w_file=t1w_file,
-        bids_dir=bids_dir,
-        output_dir=output_dir,
-        template=template,
-        registration_resolution=registration.registration_resolution,
-        direction=registration.direction,
-        uncertainty=registration.uncertainty > 0,
-        sources=precomputed.sources,
-    )
-    matched = is_matched(registration.momentum, registration.refine)
-    reportlets_wf = init_reportlets_wf(
-        output_dir=output_dir,
-        t1w_file=t1w_file,
-        template=template,
-        convergence=matched,
-        uncertainty=registration.uncertainty > 0,
-    )
-    maps = [*_MAPS, *(['uncertainty'] if registration.uncertainty else [])]
-    traces = ['matching_trace'] if matched else []
-    workflow.connect(
-        [
-            (inputnode, anat_wf, [('t1w', 'inputnode.t1w')]),
-            (inputnode, registration_wf, [(name, f'inputnode.{name}') for name in _TEMPLATE[:2]]),
-            (inputnode, registration_wf, [('t1w', 'inputnode.t1w_file')]),
-            (anat_wf, registration_wf, _edges('t1w_brain', 't1w_mask')),
-            (anat_wf, outputs_wf, _edges(*_NATIVE)),
-            (anat_wf, reportlets_wf, _edges(*_NATIVE)),
-            (registration_wf, outputs_wf, _edges('t1w2std', 'std2t1w', 'trace', *maps)),
-            (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
-        ]
-    )
-    _resample(workflow)
-    workflow.__postdesc__ = _RESAMPLING.format(space=template.space, citation=_cite(template))
+    workflow.connect(inputnode, 't1w', anat_wf, 'inputnode.t1w')
+    names = ('t1w_brain', *NATIVE)
+    for number, template in enumerate(templates):
+        space_wf = init_space_wf(
+            t1w_file=t1w_file,
+            bids_dir=bids_dir,
+            output_dir=output_dir,
+            template=template,
+            native=templates if number == 0 else (),
+            sources=precomputed.sources,
+            registration=registration,
+            device=device,
+            omp_nthreads=omp_nthreads,
+            batch_size=batch_size,
+            random_seed=random_seed,
+            sloppy=sloppy,
+            name=f'{_label(template)}_wf',
+        )
+        edges = [(f'outputnode.{name}', f'inputnode.{name}') for name in names]
+        workflow.connect([(anat_wf, space_wf, edges), (inputnode, space_wf, [_T1W])])
     return workflow
 
 
-def _find_weights(registration: Registration) -> Weights:
-    return find_weights(
-        momentum=registration.momentum,
-        uncertainty=registration.uncertainty,
-        resolution=registration.registration_resolution,
-        folder=registration.weights,
-    )
+_T1W = ('t1w', 'inputnode.t1w')
+
+
+def _label(template: Template) -> str:
+    """Name of a template among those of nodes."""
+    return f'{template.space}{template.cohort or ""}'
 
 
 def image_names(images: Iterable[Path]) -> dict[str, str]:
@@ -326,57 +282,14 @@ def single_subject_name(t1w_file: Path) -> str:
     return f'single_subject_{re.sub("[^a-zA-Z0-9]", "_", entities)}_wf'
 
 
-def _edges(*names: str) -> list[tuple[str, str]]:
-    """Edges from the outputs of a workflow to the inputs of the same name of another."""
-    return [(f'outputnode.{name}', f'inputnode.{name}') for name in names]
-
-
-def prepare_template(template: Template, resolution: float) -> pe.Node:
+def prepare_template(
+    template: Template, resolution: float, name: str = 'prepare_template'
+) -> pe.Node:
     """Node that brings the brain of a template onto its registration grid, voxels in mm."""
     prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
     if template.mask is not None:
         prepare.inputs.in_mask = str(template.mask)
-    return pe.Node(prepare, name='prepare_template', mem_gb=1.0)
-
-
-def _resample(workflow: LiterateWorkflow) -> None:
-    """Add the nodes that resample the image and its mask, once, onto the output grid."""
-    for source, interpolation, target in (
-        ('t1w_preproc', T1W_INTERPOLATION, 't1w_std'),
-        ('t1w_mask', 'nearest', 'mask_std'),
-    ):
-        resample = pe.Node(
-            ApplyTransforms(interpolation=interpolation), name=f'apply_{source}', mem_gb=1.5
-        )
-        workflow.connect(
-            [
-                (
-                    workflow.get_node('inputnode'),
-                    resample,
-                    [('template_reference', 'reference_image')],
-                ),
-                (
-                    workflow.get_node('anat_preproc_wf'),
-                    resample,
-                    [(f'outputnode.{source}', 'in_file')],
-                ),
-                (
-                    workflow.get_node('registration_wf'),
-                    resample,
-                    [('outputnode.t1w2std', 'transform')],
-                ),
-                *(
-                    (resample, workflow.get_node(name), [('out_file', f'inputnode.{target}')])
-                    for name in ('outputs_wf', 'reportlets_wf')
-                ),
-            ]
-        )
-
-
-def _cite(template: Template) -> str:
-    if template.space.startswith('MNI152NLin2009'):
-        return ' [@mni2009]'
-    return ' [@templateflow]' if template.uri.startswith(TEMPLATEFLOW_ROOT) else ''
+    return pe.Node(prepare, name=name, mem_gb=1.0)
 
 
 def _check_names(images: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PREPROC = {'desc': 'preproc'}
 _MASK = {'desc': 'brain', 'suffix': 'mask'}
+_ALWAYS = ('t1w_preproc', 't1w_mask', 'skull_strip_method', 'trace')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ def init_outputs_wf(
     registration_resolution: float,
     direction: str,
     uncertainty: bool = False,
+    native: bool = True,
     sources: Sequence[str] = (),
     name: str = 'outputs_wf',
 ) -> LiterateWorkflow:
@@ -77,6 +79,8 @@ def init_outputs_wf(
         Which image the momentum moves onto which.
     uncertainty : bool
         Whether there is a map of the uncertainty.
+    native : bool
+        Whether image and mask are stored in their own space, too; once is enough.
     sources : sequence of str
         BIDS URIs of what other programs have made of the image, if it was taken from there.
     name : str
@@ -112,7 +116,7 @@ uncertainty
     from niworkflows.engine.workflows import LiterateWorkflow
 
     derivatives = [
-        *_native(t1w_file, bids_dir, sources),
+        *(_native(t1w_file, bids_dir, sources) if native else ()),
         *_transforms(t1w_file, template),
         *_on_output_grid(t1w_file, template),
         *_on_registration_grid(t1w_file, template, registration_resolution, direction),
@@ -128,7 +132,7 @@ uncertainty
     }
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
-        niu.IdentityInterface(fields=[*fields, 'skull_strip_method', 'trace']), name='inputnode'
+        niu.IdentityInterface(fields=list(dict.fromkeys([*fields, *_ALWAYS]))), name='inputnode'
     )
     outputnode = pe.Node(niu.IdentityInterface(fields=fields), name='outputnode')
     for derivative in derivatives:

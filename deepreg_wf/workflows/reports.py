@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ def init_reportlets_wf(
     output_dir: Path,
     t1w_file: Path,
     template: Template,
+    native: Sequence[Template] = (),
     convergence: bool = True,
     uncertainty: bool = False,
     name: str = 'reportlets_wf',
@@ -92,6 +94,8 @@ def init_reportlets_wf(
         The raw image; its entities name the figures.
     template : Template
         Its images are drawn, its name tells the space.
+    native : sequence of Template
+        Templates that the summary names; without any, neither it nor the brain mask is drawn.
     convergence : bool
         Draw the energy of the matching; nothing is matched where momenta are predicted.
     uncertainty : bool
@@ -130,8 +134,9 @@ def init_reportlets_wf(
     space = {'space': template.space}
     if template.cohort is not None:
         space['cohort'] = template.cohort
-    reportlets = _reportlets(t1w_file, template)
+    reportlets = _reportlets(t1w_file, template, native)
     wanted = {'convergence': convergence, 'uncertainty': uncertainty}
+    wanted |= dict.fromkeys(_NATIVE, bool(native))
     for desc in (desc for desc, is_wanted in wanted.items() if not is_wanted):
         del reportlets[desc]
     for desc, reportlet in reportlets.items():
@@ -152,11 +157,15 @@ def init_reportlets_wf(
     return workflow
 
 
-def _reportlets(t1w_file: Path, template: Template) -> dict[str, BaseInterface]:
+def _reportlets(
+    t1w_file: Path, template: Template, native: Sequence[Template]
+) -> dict[str, BaseInterface]:
     files = {'t1w': template.t1w, 'mask': template.mask, 'gm': template.gm, 'wm': template.wm}
     images = {f'template_{kind}': str(path) for kind, path in files.items() if path is not None}
     summary = SummaryReportlet(
-        t1w_file=str(t1w_file), template=template.space, template_uri=template.uri
+        t1w_file=str(t1w_file),
+        template=', '.join(known.space for known in native),
+        template_uri=', '.join(known.uri for known in native),
     )
     return {
         'summary': summary,
