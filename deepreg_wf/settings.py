@@ -165,6 +165,8 @@ class Execution:
         Processors in use at once; all that there are by default.
     omp_nthreads
         Threads of one step; by default what the images leave to each.
+    n_gpu_procs
+        Steps that may use the GPU at once.
     batch_size
         Patches that go through a network at once, at most.
     mem_mb
@@ -194,6 +196,7 @@ class Execution:
     device: str = 'auto'
     nprocs: int | None = _number(None, low=1)
     omp_nthreads: int | None = _number(None, low=1)
+    n_gpu_procs: int = _number(1, low=1)
     batch_size: int = _number(32, low=1)
     mem_mb: int | None = _number(None, low=1)
     use_plugin: Path | None = None

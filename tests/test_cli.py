@@ -112,6 +112,7 @@ OPTIONS = [
     ('--boilerplate-only', 'output', 'boilerplate_only', True),
     ('--device cuda:1', 'execution', 'device', 'cuda:1'),
     ('--nprocs 3', 'execution', 'nprocs', 3),
+    ('--n-gpu-procs 2', 'execution', 'n_gpu_procs', 2),
     ('--omp-nthreads 2', 'execution', 'omp_nthreads', 2),
     ('--mem-mb 4000', 'execution', 'mem_mb', 4000),
     ('--mem_mb=4000', 'execution', 'mem_mb', 4000),
@@ -251,6 +252,33 @@ def test_one_processor_is_this_process_and_more_are_workers():
     pool, arguments = resources_of(nprocs=3, mem_mb=2048).plugin(print)
     assert (pool.processors, pool.memory_gb, pool.n_gpu_procs) == (3, 2, 1)
     assert arguments['status_callback'] is print
+
+
+def hold(use_gpu, number):
+    """Stay on the GPU for a while, and tell when (the engine runs this from its source)."""
+    import time
+
+    start = time.time()
+    time.sleep(0.5)
+    return start, time.time()
+
+
+@pytest.mark.parametrize('slots', [1, 2])
+def test_no_more_steps_use_the_gpu_than_it_has_slots(tmp_path, slots):
+    from nipype.interfaces import utility as niu
+    from nipype.pipeline import engine as pe
+
+    workflow = pe.Workflow(name='busy', base_dir=str(tmp_path))
+    interface = niu.Function(['use_gpu', 'number'], ['start', 'end'], hold)
+    nodes = [pe.Node(interface, name=f'step{number}', mem_gb=0.1) for number in range(4)]
+    for number, node in enumerate(nodes):
+        node.inputs.trait_set(use_gpu=True, number=number)
+    workflow.add_nodes(nodes)
+    plugin, arguments = resources_of(nprocs=4, n_gpu_procs=slots).plugin(lambda *_: None)
+    graph = workflow.run(plugin, plugin_args=arguments)
+    times = [(node.result.outputs.start, node.result.outputs.end) for node in graph]
+    at_once = max(sum(s <= start < e for s, e in times) for start, _ in times)
+    assert at_once == slots
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ EVERYTHING = PLACES | {
     'device': 'cuda:1',
     'nprocs': 7,
     'omp_nthreads': 3,
+    'n_gpu_procs': 2,
     'batch_size': 8,
     'mem_mb': 1234,
     'use_plugin': '/data/plugin.yml',

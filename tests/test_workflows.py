@@ -252,6 +252,44 @@ def test_heavy_nodes_ask_for_the_threads_that_they_use(build):
         assert 0 < node.mem_gb <= 8
 
 
+def test_a_step_on_the_gpu_takes_a_slot_of_it_and_one_processor(build):
+    nodes = leaves(build(omp_nthreads=3, device='cuda:0')).values()
+    on_gpu = {type(node.interface).__name__ for node in nodes if node.is_gpu_node()}
+    assert on_gpu == {
+        'SkullStrip',
+        'PredictMomentum',
+        'CorrectMomentum',
+        'RefineMomentum',
+        'GeodesicShooting',
+    }
+    assert all(node.n_procs == 1 for node in nodes if node.is_gpu_node())
+    assert not any(node.is_gpu_node() for node in leaves(build()).values())
+
+
+def test_what_changes_speed_alone_reruns_nothing(build):
+    first = leaves(build())
+    second = leaves(build(device='cuda:0', omp_nthreads=8, batch_size=4))
+    for name, node in first.items():
+        assert node.inputs.get_hashval() == second[name].inputs.get_hashval(), name
+
+
+def test_other_weights_rerun_what_they_are_an_input_of(build, tmp_path):
+    """Nipype then reruns what depends on these nodes, and nothing else."""
+    for name in ('prediction', 'correction'):
+        (tmp_path / f'{name}.safetensors').write_bytes(
+            (SHIPPED / f'{name}.safetensors').read_bytes()
+        )
+    first, second = (
+        leaves(build(registration=Registration(weights=folder))) for folder in (None, tmp_path)
+    )
+    changed = {
+        type(node.interface).__name__
+        for name, node in first.items()
+        if node.inputs.get_hashval() != second[name].inputs.get_hashval()
+    }
+    assert changed == {'PredictMomentum', 'CorrectMomentum'}
+
+
 def test_crash_files_go_to_the_log_of_the_subject(build, tmp_path):
     nodes = leaves(build())
     assert nodes.pop('prepare_MNI152NLin2009aSym').config is None

@@ -269,6 +269,12 @@ def _add_resources(parser: Parser) -> None:
         help='threads of one step (default: processors over images, 8 at most)',
     )
     group.add_argument(
+        '--n-gpu-procs',
+        metavar='N',
+        type=int,
+        help=f'steps that use the GPU at once (default: {default_of("n_gpu_procs")})',
+    )
+    group.add_argument(
         '--batch-size',
         metavar='N',
         type=int,

@@ -28,6 +28,8 @@ class Resources:
         Processors in use at once.
     omp_nthreads
         Threads of one step.
+    n_gpu_procs
+        Steps that use the GPU at once.
     mem_mb
         Memory of the steps together, in MiB; None leaves it to Nipype.
     plugin_name, plugin_args
@@ -40,6 +42,7 @@ class Resources:
     device: str
     nprocs: int
     omp_nthreads: int
+    n_gpu_procs: int = 1
     mem_mb: int | None = None
     plugin_name: str = 'MultiProc'
     plugin_args: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +83,7 @@ class Resources:
 
         arguments = {
             'n_procs': self.nprocs,
-            'n_gpu_procs': 1,
+            'n_gpu_procs': self.n_gpu_procs,
             'raise_insufficient': False,
             'log_level': logging.DEBUG if self.verbose > 1 else logging.INFO,
             'resource_monitor': self.resource_monitor,
@@ -119,6 +122,7 @@ def plan_resources(execution: Execution, *, images: int) -> Resources:
         device='cpu' if execution.deterministic else resolve_device(execution.device),
         nprocs=nprocs,
         omp_nthreads=1 if execution.deterministic else threads,
+        n_gpu_procs=execution.n_gpu_procs,
         mem_mb=execution.mem_mb,
         plugin_name=plugin.get('plugin', 'MultiProc'),
         plugin_args=plugin.get('plugin_args', {}),

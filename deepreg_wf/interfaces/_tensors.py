@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 class ComputeInputSpec(BaseInterfaceInputSpec):
-    """Where to compute; neither changes the result."""
+    """Where to compute; nothing of it changes the result."""
 
     device = Str('cpu', usedefault=True, nohash=True, desc="'cpu', 'cuda' or 'cuda:N'")
+    use_gpu = traits.Bool(
+        False, usedefault=True, nohash=True, desc='count against the GPU slots of MultiProc'
+    )
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads on the CPU')
 
 

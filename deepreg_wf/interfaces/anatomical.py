@@ -17,6 +17,7 @@ from nipype.interfaces.base import (
 )
 
 from deepreg_wf.errors import InputError
+from deepreg_wf.interfaces._tensors import ComputeInputSpec
 
 LOGGER = logging.getLogger('nipype.interface')
 
@@ -48,7 +49,7 @@ class ValidateT1w(SimpleInterface):
         return runtime
 
 
-class _SkullStripInputSpec(BaseInterfaceInputSpec):
+class _SkullStripInputSpec(ComputeInputSpec):
     in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
     in_mask = File(exists=True, desc='brain mask that is there already: nothing is stripped')
     source_file = File(desc='raw image, by whose name errors call it')
@@ -60,8 +61,6 @@ class _SkullStripInputSpec(BaseInterfaceInputSpec):
         desc='strip what is not recognised as a brain, strip in any case, or never',
     )
     method = Str('auto', usedefault=True, desc='what strips')
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads on the CPU')
-    device = Str('cpu', usedefault=True, nohash=True, desc="'cpu', 'cuda' or 'cuda:N'")
 
 
 class _SkullStripOutputSpec(TraitedSpec):

@@ -104,12 +104,17 @@ def init_anat_preproc_wf(
     inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.5)
+    on_gpu = device != 'cpu'
     strip = SkullStrip(
-        mode=skull_strip, method=skull_strip_method, num_threads=omp_nthreads, device=device
+        mode=skull_strip,
+        method=skull_strip_method,
+        num_threads=omp_nthreads,
+        device=device,
+        use_gpu=on_gpu,
     )
     if precomputed.mask is not None:
         strip.inputs.in_mask = str(precomputed.mask)
-    skullstrip = pe.Node(strip, name='skullstrip', n_procs=omp_nthreads, mem_gb=2.0)
+    skullstrip = pe.Node(strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=2.0)
     workflow.connect(
         [
             (inputnode, validate, [('t1w', 'in_file')]),

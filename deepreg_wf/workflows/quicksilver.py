@@ -131,7 +131,7 @@ def init_quicksilver_wf(
         words = dict(zip(words, reversed(words.values()), strict=True))
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _describe(momentum, refine, uncertainty).format(**words)
-    compute = {'device': device, 'num_threads': omp_nthreads}
+    compute = {'device': device, 'use_gpu': device != 'cpu', 'num_threads': omp_nthreads}
     network = compute | {'batch_size': batch_size}
     steps = _momentum_steps(momentum, refine, weights, compute, network, sloppy)
     shoot = _node('shoot', GeodesicShooting(direction=direction, **compute), 2.0)
@@ -202,7 +202,9 @@ def _momentum_steps(
 
 
 def _node(name: str, interface: BaseInterface, mem_gb: float) -> pe.Node:
-    return pe.Node(interface, name=name, n_procs=interface.inputs.num_threads, mem_gb=mem_gb)
+    # On a GPU a step keeps one processor busy, and takes one of the GPU's slots.
+    threads = 1 if interface.inputs.use_gpu else interface.inputs.num_threads
+    return pe.Node(interface, name=name, n_procs=threads, mem_gb=mem_gb)
 
 
 def _describe(momentum: str, refine: int, uncertainty: int) -> str:
