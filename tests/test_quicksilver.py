@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from deepreg_wf.quicksilver.architecture import HINTS, correlation_forces
 from deepreg_wf.quicksilver.blocks import Blocks
 from deepreg_wf.quicksilver.patches import average, corners, fitting, gather
 from deepreg_wf.quicksilver.prediction import apply_network, propose, scene_of
-from deepreg_wf.quicksilver.scene import Scene
+from deepreg_wf.quicksilver.scene import Scene, mirror
 
 FLOAT32 = 1e-5
 """Rounding that a chain of convolutions in float32 may leave, for values of about one."""
@@ -399,6 +400,16 @@ def test_images_are_scaled_as_the_network_was_trained() -> None:
         prepare_image(torch.zeros(3, 3, 3), 'robust-maximum')
 
 
+def test_a_mirrored_pair_has_the_mirrored_momentum() -> None:
+    """Although nothing in the weights is symmetric."""
+    net = checkpoint(stride=0)
+    volume = random(2 + HINTS, 19, 23, 19).abs()
+    straight = apply_network(net.network, volume, 0)
+    mirrored = apply_network(net.network, mirror(volume, 2), 0)
+    assert torch.allclose(mirrored, mirror(straight, 0), atol=FLOAT32)
+    assert not torch.allclose(straight, mirror(straight, 0), atol=0.01)
+
+
 # Uncertainty
 
 
@@ -411,6 +422,9 @@ def test_uncertainty_is_the_spread_of_what_is_drawn() -> None:
     spread = sample_uncertainty(net, moving, fixed, metric, samples=4, seed=3)
     assert torch.allclose(spread, places.var(dim=0).sum(dim=0).sqrt(), atol=1e-4)
     assert not net.network.training
+    larger = replace(net, spec=replace(net.spec, inflation=3.0))
+    inflated = sample_uncertainty(larger, moving, fixed, metric, samples=4, seed=3)
+    assert torch.allclose(inflated, 3 * spread)
 
 
 def test_a_seed_repeats_the_draws_and_leaves_other_random_numbers_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from deepreg_wf.quicksilver.training import (
     train,
 )
 from deepreg_wf.quicksilver.training.augment import vary
+from deepreg_wf.quicksilver.training.calibration import calibrate
 from deepreg_wf.quicksilver.training.cohort import TEMPLATE
 from deepreg_wf.quicksilver.training.exercises import cases, collate, lead, show
 from deepreg_wf.quicksilver.training.fit import Fit, Plan
@@ -145,6 +147,23 @@ def test_a_random_geodesic_carries_its_one_image_onto_the_other(cohort: Cohort) 
     warped = fields.interpolate(moving[None], geodesic.phi_inverse)[0]
     # The lattice that makes geodesics is coarser than that of `shoot`, by no more than shows.
     assert (warped - fixed).abs().mean() < 0.1 * (moving - fixed).abs().mean()
+
+
+def test_the_spread_is_made_as_large_as_the_error(cohort: Cohort) -> None:
+    """Of a network that draws and does nothing else: it registers as it draws."""
+    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    torch.manual_seed(0)
+    spec = Spec(
+        features=2, hints=True, stride=0, spacing=BLOCKS, detail=BLOCKS, scale=0.003, dropout=0.2
+    )
+    network = Checkpoint(spec.new_network().eval(), spec)
+    made = {'prediction': network, 'probabilistic': network}
+    momenta = [0.01 * torch.randn(3, *blocks.shape)]
+    found = calibrate(cohort, made, momenta, blocks, 0)
+    inflated = replace(network, spec=replace(spec, inflation=found))
+    again = calibrate(cohort, made | {'probabilistic': inflated}, momenta, blocks, 0)
+    assert found > 0
+    assert again == pytest.approx(1, rel=1e-4)
 
 
 def test_sides_change_for_images_and_momenta_alike(cohort: Cohort) -> None:
@@ -295,6 +314,7 @@ def test_training_leaves_networks_that_say_what_they_are(trained: Path) -> None:
         assert checkpoint.spec.role == role
         assert checkpoint.spec.spacing == BLOCKS
         assert (checkpoint.spec.dropout > 0) == (name == 'probabilistic')
+        assert (checkpoint.spec.inflation != 1) == (name == 'probabilistic')
         assert checkpoint.card['validation'] == ['sub-3']
         assert checkpoint.card['licence'] == 'CC0-1.0'
     card = (trained / 'README.md').read_text()

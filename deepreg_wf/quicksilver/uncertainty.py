@@ -85,7 +85,7 @@ def sample_uncertainty(
     -------
     Tensor, shape (X, Y, Z)
         Standard deviation in mm of the place that each voxel is mapped to: the square root of the
-        variances along the three axes together.
+        variances along the three axes together, times the inflation of the network.
     """
     if samples < 2:
         raise ValueError(f'at least 2 samples have a standard deviation, got {samples}')
@@ -102,4 +102,4 @@ def sample_uncertainty(
         change = place - mean
         mean += change / count
         spread += (change * (place - mean)).sum(dim=0)
-    return (spread / (samples - 1)).sqrt()
+    return checkpoint.spec.inflation * (spread / (samples - 1)).sqrt()

@@ -51,6 +51,9 @@ class Spec:
         Whether the output is ``K^(1/2) m`` and not the momentum itself; see `Blocks`.
     scale : float
         What an output of one stands for.
+    inflation : float
+        What the spread of maps that a network with dropout draws is multiplied by, to be as large
+        as the error of a registration.
     intensities : {'robust-maximum', 'equalised'}
         How images are brought to [0, 1]; see `prepare_image`.
     """
@@ -68,6 +71,7 @@ class Spec:
     metric: Parameters = field(default_factory=lambda: DEFAULT_METRIC)
     whitened: bool = True
     scale: float = 1.0
+    inflation: float = 1.0
     intensities: str = 'robust-maximum'
 
     def __post_init__(self) -> None:

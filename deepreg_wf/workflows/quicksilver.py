@@ -30,9 +30,9 @@ The deformable part of the transform is the end point of a geodesic of diffeomor
 (large deformation diffeomorphic metric mapping, LDDMM [@beg2005; @miller2006]), given by its
 initial vector momentum [@singh2013], which carries {moving} onto {fixed}. """
 _MOMENTUM = {
-    'predict': 'The momentum was predicted from image patches by a convolutional network '
+    'predict': 'The momentum was predicted by a convolutional network '
     '(Quicksilver [@quicksilver2017])',
-    'predict+correct': 'The momentum was predicted from image patches by a convolutional network '
+    'predict+correct': 'The momentum was predicted by a convolutional network '
     'and corrected by a second one (Quicksilver [@quicksilver2017])',
     'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
     'normalised cross-correlation of the images',

@@ -71,14 +71,19 @@ def known_geodesics(
 
 
 def known_geodesic(
-    cohort: Cohort, momenta: Sequence[Tensor], blocks: Blocks, generator: Generator
+    cohort: Cohort,
+    momenta: Sequence[Tensor],
+    blocks: Blocks,
+    generator: Generator,
+    *,
+    names: Sequence[str] = (),
 ) -> Sample:
     """Deform a brain by a random geodesic: its momentum is known without matching.
 
     The momentum is a random mixture of those of teachers, so that it has their statistics, and
-    the brain is the template every other time.
+    the brain is the template every other time, else one of `names`: those to train on by default.
     """
-    names = cohort.training
+    names = names or cohort.training
     use_template = bool(torch.rand(1, generator=generator) < 0.5)
     name = TEMPLATE if use_template else names[_draw(len(names), generator)]
     weights = torch.randn(MIXED, generator=generator)

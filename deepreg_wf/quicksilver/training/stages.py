@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..blocks import Blocks
 from ..weights import Checkpoint, Spec, save_checkpoint
+from .calibration import calibrate
 from .card import model_card
 from .cohort import Cohort
 from .end_to_end import EndToEnd
@@ -126,6 +127,7 @@ def train(
         made['correction'] = course.fit_correction()
     if settings.probabilistic_brains:
         made['probabilistic'] = course.fit_probabilistic()
+        made['probabilistic'] = course.calibrate(made)
     say('validating')
     figures, panels = validate(cohort, made, course.validation_pairs, device)
     (folder / PANELS).write_bytes(save(panels))
@@ -160,7 +162,7 @@ class _Course:
         self.histories: dict[str, dict[str, Figures]] = {}
         self.validation_pairs = choose_pairs(cohort.validation, 0, settings.seed)
         teachers = self._teach(choose_pairs(cohort.training, settings.between, settings.seed))
-        momenta = list(teachers.values())
+        self.momenta = momenta = list(teachers.values())
         self.scale = float(torch.stack(momenta).square().mean().sqrt())
         say(f'{settings.geodesics} random geodesics')
         folder = folder / 'geodesics'
@@ -193,6 +195,14 @@ class _Course:
         made = self._new(self._spec('prediction', dropout=PROBABILISTIC_DROPOUT))
         brains = self.settings.probabilistic_brains
         return self._imitate('probabilistic', made, brains, stops=[0])
+
+    def calibrate(self, made: Mapping[str, Checkpoint]) -> Checkpoint:
+        """Let the probabilistic network know how large its spread has to be made."""
+        self.say('comparing the spread of drawn momenta with the error')
+        probabilistic = made['probabilistic']
+        ready = {name: checkpoint.to(self.device) for name, checkpoint in made.items()}
+        found = calibrate(self.cohort, ready, self.momenta, self.blocks, self.settings.seed)
+        return replace(probabilistic, spec=replace(probabilistic.spec, inflation=found))
 
     def fit_correction(self) -> Checkpoint:
         """Fit the network that looks again, and again at what it has led to itself.
