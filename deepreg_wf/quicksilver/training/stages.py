@@ -83,7 +83,7 @@ class TrainingSettings:
     prediction_pairs: int = 0
     correction_brains: int = 6_000
     correction_pairs: int = 0
-    probabilistic_brains: int = 2_000
+    probabilistic_brains: int = 1_000
     between: int = 20
     geodesics: int = 40
     variants: int = 3
