@@ -11,7 +11,7 @@ from . import svg
 from .thresholds import Criterion, Grade
 
 _WIDTH, _HEIGHT = 1200, 74
-_LEFT, _RIGHT = 330, 120  # beside the scale: the name of the figure, and its median
+_LEFT, _RIGHT = 400, 130  # beside the scale: the name of the figure, and its median
 _MIDDLE = 30
 _RADIUS = 5.0
 _INK, _FAINT = '#1c2430', '#6b7480'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +138,7 @@ def _distributions(members: Sequence[Member]) -> _Section:
 
 def _averages(output_dir: Path, atlas: Atlas) -> _Section:
     """Figures of the mean images, the average brain and the modes of one space."""
-    reference = Reference.load(atlas.images['mean'], atlas.images['mask'])
+    reference = _mean_as_reference(atlas)
     parts = [
         _picture(output_dir, atlas, desc, draw(reference, Volume.load(atlas.images[desc])), *words)
         for desc, (draw, *words) in _FIGURES.items()
@@ -155,6 +155,13 @@ def _averages(output_dir: Path, atlas: Atlas) -> _Section:
             parts.append(_picture(output_dir, atlas, f'mode{number}', figure, title, _MODE))
     lead = f'Of {atlas.members} images. The same, as NIfTI images, are in the folder "group".'
     return _Section(f'Average in {atlas.space}', parts, lead)
+
+
+def _mean_as_reference(atlas: Atlas) -> Reference:
+    """The mean image in the place of the template, which need not be there any more."""
+    mean = Reference.load(atlas.images['mean'], atlas.images['mask'])
+    outlines = (replace(o, label=o.label.replace('template', 'mean')) for o in mean.outlines)
+    return replace(mean, outlines=tuple(outlines))
 
 
 def _draw_average(reference: Reference, average: Volume) -> str:
