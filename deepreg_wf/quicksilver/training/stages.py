@@ -77,13 +77,13 @@ class TrainingSettings:
     hints: bool = True
     spacing: float = 4.0
     detail: float = 2.0
-    rounds: int = 3
+    rounds: int = 2
     repeats: int = 5
     prediction_brains: int = 6_000
     prediction_pairs: int = 0
-    correction_brains: int = 6_000
+    correction_brains: int = 4_000
     correction_pairs: int = 0
-    probabilistic_brains: int = 1_000
+    probabilistic_brains: int = 600
     between: int = 20
     geodesics: int = 40
     variants: int = 3
