@@ -44,6 +44,7 @@ DISTRIBUTIONS = {
     'bids': 'pybids',
     'markdown_it': 'markdown-it-py',
     'PIL': 'pillow',
+    'sklearn': 'scikit-learn',
     'yaml': 'pyyaml',
 }
 """Names on the package index of what is imported under another name."""

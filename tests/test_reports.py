@@ -410,7 +410,9 @@ def inputs(make_brain, tmp_path_factory) -> tuple[Path, Path, Template, dict[str
 def draw(output: Path, work: Path, raw: Path, template: Template, handed: dict[str, str]) -> None:
     from deepreg_wf.workflows.reports import init_reportlets_wf
 
-    workflow = init_reportlets_wf(output_dir=output, t1w_file=raw, template=template)
+    workflow = init_reportlets_wf(
+        output_dir=output, t1w_file=raw, template=template, native=[template]
+    )
     workflow.base_dir = str(work)
     for name, value in handed.items():
         setattr(workflow.inputs.inputnode, name, value)
