@@ -18,6 +18,7 @@ SKULL_STRIP_MODES = ('auto', 'force', 'skip')
 SKULL_STRIP_METHODS = ('auto', 'deepbet')
 MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
 DIRECTIONS = ('template-to-subject', 'subject-to-template')
+LEVELS = ('minimal', 'full')
 DEFAULT_SPACE = 'MNI152NLin2009aSym'
 _FACTS = 'run'
 
@@ -129,6 +130,10 @@ class Output:
         ``SPACE[:cohort-X][:res-Y]``, each template once; none where there is a ``template``.
     template
         A lab's own template image.
+    allow_download
+        Have TemplateFlow fetch templates that are not on this machine.
+    level
+        ``minimal``: what everything else can be made of; ``full``: that, too.
     reports_only, boilerplate_only
         Only write the pages, or the text on the methods; nothing is computed.
 
@@ -137,6 +142,8 @@ class Output:
     output_dir: Path
     output_spaces: tuple[str, ...] = (DEFAULT_SPACE,)
     template: Path | None = None
+    allow_download: bool = False
+    level: str = _choice('full', *LEVELS)
     reports_only: bool = False
     boilerplate_only: bool = False
 

@@ -96,8 +96,10 @@ class SpaceSpec:
         return cls(**match.groupdict())
 
 
-def get_template(spec: str, *, cache_dir: Path, home: Path | None = None) -> Template:
-    """Find the template that an output space names; nothing is downloaded.
+def get_template(
+    spec: str, *, cache_dir: Path, home: Path | None = None, allow_download: bool = False
+) -> Template:
+    """Find the template that an output space names.
 
     Parameters
     ----------
@@ -107,6 +109,8 @@ def get_template(spec: str, *, cache_dir: Path, home: Path | None = None) -> Tem
         Folder for images that are derived from the bundled template.
     home
         Folder of TemplateFlow; by default the one that TemplateFlow itself would take.
+    allow_download
+        Have TemplateFlow fetch what is not there.
 
     Returns
     -------
@@ -116,13 +120,20 @@ def get_template(spec: str, *, cache_dir: Path, home: Path | None = None) -> Tem
     Raises
     ------
     InputError
-        If there is no such template, or its files are not on this machine.
+        If there is no such template, its files are not on this machine, or they cannot be had.
 
     """
     wanted = SpaceSpec.from_string(spec)
     if wanted.space == BUNDLED:
         return _bundled(wanted, cache_dir)
-    return _from_templateflow(wanted, templateflow_home() if home is None else home)
+    home = templateflow_home() if home is None else home
+    found = _look_up(wanted, home)
+    if found is None and allow_download:
+        _fetch(wanted, home)
+        found = _look_up(wanted, home)
+    if found is None:
+        raise InputError(_not_there(wanted, home))
+    return found
 
 
 def get_custom_template(path: Path) -> Template:
@@ -255,33 +266,46 @@ def _write_image(image: nb.Nifti1Image, path: Path) -> None:
         nb.save(image, draft)
 
 
-def _from_templateflow(wanted: SpaceSpec, home: Path) -> Template:
-    """Look among the files that are there, by the names that TemplateFlow gives them."""
-    folder = home / f'tpl-{wanted.space}'
-    stem = f'tpl-{wanted.space}'
-    if wanted.cohort:
-        folder, stem = folder / f'cohort-{wanted.cohort}', f'{stem}_cohort-{wanted.cohort}'
-    if not folder.is_dir():
-        raise InputError(
-            f'{wanted.space}: no such template in {home}; use {BUNDLED}, which needs no download, '
-            'or pass an image with --template.'
-        )
+def _look_up(wanted: SpaceSpec, home: Path, *, stubs: bool = False) -> Template | None:
+    """Look among the files that are there, by the names that TemplateFlow gives them.
+
+    What was never fetched is an empty file, a stub.
+    """
+    folder, stem = _place(wanted, home)
     for tag in _resolution_tags(wanted.resolution):
         prefix = f'{stem}{tag}_'
-        mask = _first_file(folder, [f'{prefix}desc-brain_mask'])
+        mask = _first_file(folder, [f'{prefix}desc-brain_mask'], stubs=stubs)
         kinds = ['T1w', 'desc-brain_T1w'] if mask else ['desc-brain_T1w']
-        if t1w := _first_file(folder, [prefix + kind for kind in kinds]):
+        if t1w := _first_file(folder, [prefix + kind for kind in kinds], stubs=stubs):
             return Template(
                 space=wanted.space,
                 t1w=t1w,
                 mask=mask,
-                gm=_first_file(folder, [f'{prefix}label-GM_probseg']),
-                wm=_first_file(folder, [f'{prefix}label-WM_probseg']),
+                gm=_first_file(folder, [f'{prefix}label-GM_probseg'], stubs=stubs),
+                wm=_first_file(folder, [f'{prefix}label-WM_probseg'], stubs=stubs),
                 cohort=wanted.cohort,
                 resolution=wanted.resolution,
                 uri=f'{TEMPLATEFLOW_ROOT}/{t1w.relative_to(home).as_posix()}',
             )
-    raise InputError(_not_fetched(wanted, folder))
+    return None
+
+
+def _place(wanted: SpaceSpec, home: Path) -> tuple[Path, str]:
+    """Folder of a template, and what the names of its files begin with."""
+    folder, stem = home / f'tpl-{wanted.space}', f'tpl-{wanted.space}'
+    if wanted.cohort is None:
+        return folder, stem
+    return folder / f'cohort-{wanted.cohort}', f'{stem}_cohort-{wanted.cohort}'
+
+
+def _fetch(wanted: SpaceSpec, home: Path) -> None:
+    """Have TemplateFlow download a template that it knows."""
+    from .download import fetch, list_templates
+
+    list_templates(home)
+    if known := _look_up(wanted, home, stubs=True):
+        files = [file for file in (known.t1w, known.mask, known.gm, known.wm) if file is not None]
+        fetch(wanted.space, [file for file in files if not file.stat().st_size], home)
 
 
 def _resolution_tags(resolution: str | None) -> list[str]:
@@ -292,21 +316,27 @@ def _resolution_tags(resolution: str | None) -> list[str]:
     return [f'_res-{resolution}', f'_res-{bare}', f'_res-{bare:0>2}']
 
 
-def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """First of these images with something in it: what was never fetched is an empty stub."""
+def _first_file(folder: Path, names: Sequence[str], *, stubs: bool = False) -> Path | None:
+    """First of these images that is there; without ``stubs``, with something in it."""
     for name in names:
         for extension in _NIFTI:
             path = folder / f'{name}{extension}'
-            if path.is_file() and path.stat().st_size:
+            if path.is_file() and (stubs or path.stat().st_size):
                 return path
     return None
 
 
-def _not_fetched(wanted: SpaceSpec, folder: Path) -> str:
+def _not_there(wanted: SpaceSpec, home: Path) -> str:
+    folder, _ = _place(wanted, home)
+    if not folder.is_dir():
+        return (
+            f'{wanted.space}: no such template in {home}; use {BUNDLED}, which needs no download, '
+            'pass an image with --template, or let TemplateFlow fetch it with --allow-download.'
+        )
     resolution = f' at res-{wanted.resolution}' if wanted.resolution else ''
     return (
-        f'{wanted.space}: no T1w image with a brain mask{resolution} is in {folder}, and nothing '
-        f'is downloaded; fetch it with TemplateFlow first, or use {BUNDLED}.'
+        f'{wanted.space}: no T1w image with a brain mask{resolution} is in {folder}; let '
+        f'TemplateFlow fetch it with --allow-download, or use {BUNDLED}.'
     )
 
 

@@ -108,6 +108,8 @@ OPTIONS = [
     ('--registration-resolution 3', 'registration', 'registration_resolution', 3.0),
     ('--output-spaces A:cohort-1:res-2', 'output', 'output_spaces', ('A:cohort-1:res-2',)),
     ('--template /t.nii', 'output', 'template', Path('/t.nii')),
+    ('--allow-download', 'output', 'allow_download', True),
+    ('--level minimal', 'output', 'level', 'minimal'),
     ('--reports-only', 'output', 'reports_only', True),
     ('--boilerplate-only', 'output', 'boilerplate_only', True),
     ('--device cuda:1', 'execution', 'device', 'cuda:1'),

@@ -144,6 +144,14 @@ def test_one_image_has_exactly_the_agreed_derivatives(store):
     assert listing(store('sub-01/anat/sub-01_T1w.nii.gz')) == ONE_SESSION.split()
 
 
+def test_what_can_be_made_of_the_rest_is_left_out_at_the_minimal_level(store):
+    left_out = ('_space-MNI152NLin2009aSym_desc-preproc', '_desc-logjacobian')
+    left_out += ('_space-MNI152NLin2009aSym_desc-brain',)
+    kept = [name for name in ONE_SESSION.split() if not any(part in name for part in left_out)]
+    assert listing(store('sub-01/anat/sub-01_T1w.nii.gz', level='minimal')) == kept
+    assert len(kept) == len(ONE_SESSION.split()) - 6
+
+
 def test_uncertainty_is_stored_in_millimetres_where_it_was_asked_for(store):
     out = store('sub-01/anat/sub-01_T1w.nii.gz', uncertainty=True)
     name = 'sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w'

@@ -27,6 +27,8 @@ EVERYTHING = PLACES | {
     'weights': '/data/networks',
     'direction': 'subject-to-template',
     'registration_resolution': 1.1,
+    'allow_download': True,
+    'level': 'minimal',
     'reports_only': True,
     'template': '/data/with space/tpl-Lab_T1w.nii.gz',
     'device': 'cuda:1',

@@ -1,6 +1,10 @@
-"""The template that is asked for is the one that is taken, and nothing is ever downloaded."""
+"""The template that is asked for is the one that is taken; nothing is fetched unasked."""
 
 from __future__ import annotations
+
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import nibabel as nb
 import numpy as np
@@ -128,7 +132,7 @@ def test_without_a_mask_only_an_extracted_brain_will_do(tmp_path):
     ('spec', 'words'),
     [
         ('Other', 'Other: no such template in'),
-        ('Toy', 'nothing is downloaded; fetch it'),
+        ('Toy', 'let TemplateFlow fetch it'),
         ('Toy:res-2', 'brain mask at res-2 is in'),
         ('Toy:cohort-1', 'Toy: no such template'),
     ],
@@ -141,6 +145,51 @@ def test_stubs_of_templateflow_are_not_taken_for_images(tmp_path, spec, words):
     with pytest.raises(InputError, match=r'^[^\n]+\.$') as caught:
         get_template(spec, cache_dir=tmp_path, home=tmp_path)
     assert words in str(caught.value)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Folder of a server on this machine, in the place of the one of TemplateFlow."""
+    import templateflow.client
+
+    folder = tmp_path / 'server'
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        root = f'http://127.0.0.1:{running.server_port}'
+        config = partial(templateflow.client.CacheConfig, s3_root=root)
+        monkeypatch.setattr(templateflow.client, 'CacheConfig', config)
+        yield folder
+        running.shutdown()
+
+
+def test_a_template_is_downloaded_where_that_is_allowed_and_not_elsewhere(server, tmp_path):
+    home = tmp_path / 'home'
+    stem = 'tpl-Toy/cohort-2/tpl-Toy_cohort-2_res-01'
+    for name in ('T1w', 'desc-brain_mask', 'label-GM_probseg'):
+        write_image(server / f'{stem}_{name}.nii.gz')
+        (home / stem).parent.mkdir(parents=True, exist_ok=True)
+        (home / f'{stem}_{name}.nii.gz').touch()
+    write_image(home / f'{stem}_label-WM_probseg.nii.gz')
+    with pytest.raises(InputError, match='--allow-download'):
+        get_template('Toy:cohort-2', cache_dir=tmp_path, home=home)
+    template = get_template('Toy:cohort-2', cache_dir=tmp_path, home=home, allow_download=True)
+    for path in (template.t1w, template.mask, template.gm):
+        assert path.read_bytes() == (server / path.relative_to(home)).read_bytes()
+    assert template.wm == home / f'{stem}_label-WM_probseg.nii.gz'
+    assert get_template('Toy:cohort-2', cache_dir=tmp_path, home=home) == template
+
+
+def test_a_template_that_cannot_be_downloaded_leaves_the_folder_as_it_was(server, tmp_path):
+    home = tmp_path / 'home'
+    t1w = 'tpl-MNI152NLin2009cAsym/tpl-MNI152NLin2009cAsym_res-01_T1w.nii.gz'
+    write_image(server / t1w)  # and no mask
+    with pytest.raises(InputError, match='MNI152NLin2009cAsym: cannot be downloaded .* 404') as e:
+        get_template('MNI152NLin2009cAsym', cache_dir=tmp_path, home=home, allow_download=True)
+    assert str(e.value).count('\n') == 0
+    assert (home / t1w).stat().st_size == 0  # a stub, as TemplateFlow itself would have put there
+    assert not list(home.glob('.*'))
 
 
 def test_the_home_of_templateflow_is_that_of_templateflow(monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ from ..settings import (
     ANALYSIS_LEVELS,
     DEFAULT_SPACE,
     DIRECTIONS,
+    LEVELS,
     MOMENTUM_METHODS,
     SKULL_STRIP_METHODS,
     SKULL_STRIP_MODES,
@@ -223,6 +224,20 @@ def _add_output(parser: Parser) -> None:
     group = parser.add_argument_group('output')
     _add_template(group.add_mutually_exclusive_group())
     group.add_argument(
+        '--allow-download',
+        action='store_true',
+        default=None,
+        help='let TemplateFlow fetch output spaces that are not on this machine; nothing else '
+        'is ever downloaded',
+    )
+    _add_choice(
+        group,
+        '--level',
+        LEVELS,
+        'minimal: the preprocessed image, its mask, transforms, momentum and figures of merit; '
+        'full: what can be made of them, too',
+    )
+    group.add_argument(
         '--reports-only',
         action='store_true',
         default=None,
@@ -242,7 +257,7 @@ def _add_template(group: Any) -> None:
         nargs='+',
         metavar='SPACE[:cohort-X][:res-Y]',
         help=f'templates to register to; {DEFAULT_SPACE} comes along, at :res-1 and :res-2, '
-        'others are taken from the TemplateFlow home and never downloaded '
+        'others are taken from the TemplateFlow home '
         f'(default: {DEFAULT_SPACE}, at 1 mm)',
     )
     group.add_argument(

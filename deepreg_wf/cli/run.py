@@ -139,8 +139,10 @@ def _find_templates(settings: Settings) -> tuple[Template, ...]:
     if settings.output.template is not None:
         return (get_custom_template(settings.output.template),)
     cache_dir = settings.execution.work_dir / f'{NAME}_templates'
-    spaces = settings.output.output_spaces
-    return tuple(get_template(space, cache_dir=cache_dir) for space in spaces)
+    return tuple(
+        get_template(space, cache_dir=cache_dir, allow_download=settings.output.allow_download)
+        for space in settings.output.output_spaces
+    )
 
 
 def _process(this: Run, streams: Streams) -> int:
@@ -211,6 +213,7 @@ def _build(this: Run) -> Any:
         bids_dir=settings.selection.bids_dir,
         output_dir=this.output_dir,
         templates=this.templates,
+        level=settings.output.level,
         skull_strip=settings.anatomical.skull_strip,
         skull_strip_method=settings.anatomical.skull_strip_method,
         precomputed=this.inputs.precomputed,

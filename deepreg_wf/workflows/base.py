@@ -37,6 +37,7 @@ def init_deepreg_wf(
     bids_dir: Path,
     output_dir: Path,
     templates: Sequence[Template],
+    level: str = 'full',
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
     precomputed: Mapping[Path, Precomputed] | None = None,
@@ -78,6 +79,8 @@ def init_deepreg_wf(
         Folders of the raw dataset and of the derivatives.
     templates : sequence of Template
         What is registered to, each on its own.
+    level : {'minimal', 'full'}
+        Which derivatives are stored, as in `init_outputs_wf`.
     skull_strip : {'auto', 'force', 'skip'}
         Whether images that are of the brain only already are stripped.
     skull_strip_method : {'auto', 'deepbet'}
@@ -127,6 +130,7 @@ def init_deepreg_wf(
             bids_dir=bids_dir,
             output_dir=output_dir,
             templates=templates,
+            level=level,
             skull_strip=skull_strip,
             skull_strip_method=skull_strip_method,
             precomputed=(precomputed or {}).get(image, NOTHING),
@@ -153,6 +157,7 @@ def init_single_subject_wf(
     bids_dir: Path,
     output_dir: Path,
     templates: Sequence[Template],
+    level: str = 'full',
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
     precomputed: Precomputed = NOTHING,
@@ -187,8 +192,8 @@ def init_single_subject_wf(
         The raw image.
     precomputed : Precomputed
         What other programs have made of it.
-    bids_dir, output_dir, templates, skull_strip, skull_strip_method, registration, device, \
-omp_nthreads, batch_size, random_seed, sloppy
+    bids_dir, output_dir, templates, level, skull_strip, skull_strip_method, registration, \
+device, omp_nthreads, batch_size, random_seed, sloppy
         As in `init_deepreg_wf`.
     name : str
         Name of the workflow.
@@ -229,6 +234,7 @@ omp_nthreads, batch_size, random_seed, sloppy
             template=template,
             native=templates if number == 0 else (),
             sources=precomputed.sources,
+            level=level,
             registration=registration,
             device=device,
             omp_nthreads=omp_nthreads,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PREPROC = {'desc': 'preproc'}
 _MASK = {'desc': 'brain', 'suffix': 'mask'}
+_FULL_ONLY = ('t1w_std', 'mask_std', 'log_jacobian')
 _ALWAYS = ('t1w_preproc', 't1w_mask', 'skull_strip_method', 'trace')
 
 
@@ -43,6 +44,7 @@ def init_outputs_wf(
     direction: str,
     uncertainty: bool = False,
     native: bool = True,
+    level: str = 'full',
     sources: Sequence[str] = (),
     name: str = 'outputs_wf',
 ) -> LiterateWorkflow:
@@ -81,6 +83,9 @@ def init_outputs_wf(
         Whether there is a map of the uncertainty.
     native : bool
         Whether image and mask are stored in their own space, too; once is enough.
+    level : {'minimal', 'full'}
+        Whether what can be made of the transforms and the momentum is left out: image and mask in
+        the space of the template, and the log-Jacobian.
     sources : sequence of str
         BIDS URIs of what other programs have made of the image, if it was taken from there.
     name : str
@@ -111,7 +116,7 @@ def init_outputs_wf(
     -------
     t1w_preproc, t1w_mask, t1w2std, std2t1w, t1w_std, mask_std, log_jacobian, momentum, qc, \
 uncertainty
-        The stored files
+        The stored files; those of level ``full`` only where it is that
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -134,8 +139,11 @@ uncertainty
     inputnode = pe.Node(
         niu.IdentityInterface(fields=list(dict.fromkeys([*fields, *_ALWAYS]))), name='inputnode'
     )
-    outputnode = pe.Node(niu.IdentityInterface(fields=fields), name='outputnode')
-    for derivative in derivatives:
+    stored = [each for each in derivatives if level == 'full' or each.field not in _FULL_ONLY]
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=[each.field for each in stored]), name='outputnode'
+    )
+    for derivative in stored:
         sink = _sink(derivative, output_dir)
         workflow.connect(inputnode, derivative.field, sink, 'in_file')
         workflow.connect(sink, 'out_file', outputnode, derivative.field)

@@ -52,6 +52,7 @@ def init_space_wf(
     template: Template,
     native: Sequence[Template] = (),
     sources: Sequence[str] = (),
+    level: str = 'full',
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
@@ -90,6 +91,8 @@ def init_space_wf(
         too: once is enough.
     sources : sequence of str
         BIDS URIs of what other programs have made of the image, if it was taken from there.
+    level : {'minimal', 'full'}
+        Which derivatives are stored, as in `init_outputs_wf`.
     registration : Registration
         Where the momentum comes from and on which grid it lives.
     device : str
@@ -149,6 +152,7 @@ def init_space_wf(
         direction=registration.direction,
         uncertainty=registration.uncertainty > 0,
         native=bool(native),
+        level=level,
         sources=sources,
     )
     matched = is_matched(registration.momentum, registration.refine)
