@@ -70,5 +70,5 @@ def fetch(space: str, files: Sequence[Path], home: Path) -> None:
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().split('\n')[0].rstrip('.')
         raise InputError(
-            f'{space}: cannot be downloaded ({reason}); try again, or copy the template into {home}.'
+            f'{space}: cannot be downloaded ({reason}); try again, or copy it into {home}.'
         ) from error

@@ -263,5 +263,7 @@ def _momentum_of(member: Member) -> Path:
 
 def _needed(member: Member, path: Path | None, what: str) -> Path:
     if path is None:
-        raise InputError(f'{member.stem}: its {what} is missing; run this image again at --level full.')
+        raise InputError(
+            f'{member.stem}: its {what} is missing; run this image again at --level full.'
+        )
     return path
