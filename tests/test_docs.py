@@ -54,3 +54,22 @@ def test_every_name_for_nipype_is_documented(room: str) -> None:
     )
     assert set(package.__all__) - {'DerivativesDataSink', 'single_subject_name'} <= documented
     assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_limits_of_the_figures_are_those_of_the_report() -> None:
+    from deepreg_wf.reports.thresholds import CRITERIA
+
+    page = (ROOT / 'docs' / 'report.md').read_text('utf-8')
+    rows = [line for line in page.splitlines() if line.startswith('|')][2:]
+    assert rows == [
+        f'| {c.label} | {c.show_interval(c.good)} | {c.show_interval(c.fair)} | {c.reason} |'
+        for c in CRITERIA
+    ]
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    names = {page.name for page in PAGES[1:]}
+    menu = re.findall(r': ([\w-]+\.md)$', (ROOT / 'mkdocs.yml').read_text('utf-8'), re.M)
+    assert set(menu) == names
+    linked = re.findall(r'\]\(([\w-]+\.md)\)', (ROOT / 'docs' / 'index.md').read_text('utf-8'))
+    assert set(linked) == names - {'index.md'}

@@ -42,8 +42,12 @@ class AffineAlign(SimpleInterface):
 
     Examples
     --------
-    >>> AffineAlign().inputs.seed
-    0
+    >>> align = AffineAlign(moving_image='brain.nii.gz', moving_mask='brain_mask.nii.gz')
+    >>> align.inputs.fixed_image = 'template_brain.nii.gz'
+    >>> align.inputs.fixed_mask = 'template_mask.nii.gz'
+    >>> align.inputs.sloppy = True
+    >>> Path(align.run().outputs.affine).name
+    'affine.txt'
     """
 
     input_spec = _AffineAlignInputSpec
@@ -116,8 +120,13 @@ class FillLesion(SimpleInterface):
 
     Examples
     --------
-    >>> FillLesion().inputs.copyable_trait_names()
-    ['affine', 'in_file', 'lesion_mask', 'template']
+    >>> fill = FillLesion(in_file='aligned.nii.gz', template='template_brain.nii.gz')
+    >>> fill.inputs.affine = 'affine.txt'
+    >>> Path(fill.run().outputs.out_file).name  # there is no lesion: nothing is to be done
+    'aligned.nii.gz'
+    >>> fill.inputs.lesion_mask = 'lesion.nii.gz'
+    >>> Path(fill.run().outputs.out_file).name
+    'filled.nii.gz'
     """
 
     input_spec = _FillLesionInputSpec

@@ -31,7 +31,14 @@ class _ValidateT1wOutputSpec(TraitedSpec):
 
 
 class ValidateT1w(SimpleInterface):
-    """Read a T1-weighted image, or say in one sentence why it cannot be used."""
+    """Read a T1-weighted image, or say in one sentence why it cannot be used.
+
+    Examples
+    --------
+    >>> validate = ValidateT1w(in_file='T1w.nii.gz')
+    >>> Path(validate.run().outputs.out_file).name
+    't1w.nii.gz'
+    """
 
     input_spec = _ValidateT1wInputSpec
     output_spec = _ValidateT1wOutputSpec
@@ -74,8 +81,9 @@ class SkullStrip(SimpleInterface):
 
     Examples
     --------
-    >>> SkullStrip().inputs.mode
-    'auto'
+    >>> strip = SkullStrip(in_file='T1w.nii.gz')
+    >>> strip.run().outputs.method
+    'already-extracted'
     """
 
     input_spec = _SkullStripInputSpec
@@ -135,8 +143,9 @@ class BiasCorrect(SimpleInterface):
 
     Examples
     --------
-    >>> BiasCorrect().inputs.sloppy
-    False
+    >>> correct = BiasCorrect(in_file='T1w.nii.gz', in_mask='brain_mask.nii.gz', sloppy=True)
+    >>> Path(correct.run().outputs.out_file).name
+    'corrected.nii.gz'
     """
 
     input_spec = _BiasCorrectInputSpec

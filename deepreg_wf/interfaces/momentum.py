@@ -43,9 +43,10 @@ class RefineMomentum(SimpleInterface):
 
     Examples
     --------
-    >>> refine = RefineMomentum(iterations=[40, 10])
-    >>> refine.inputs.device
-    'cpu'
+    >>> refine = RefineMomentum(moving_image='template_brain.nii.gz', fixed_image='aligned.nii.gz')
+    >>> refine.inputs.iterations = [2]
+    >>> Path(refine.run().outputs.momentum).name
+    'momentum.nii.gz'
     """
 
     input_spec = _RefineMomentumInputSpec
@@ -127,8 +128,9 @@ class GeodesicShooting(SimpleInterface):
 
     Examples
     --------
-    >>> GeodesicShooting().inputs.direction
-    'template-to-subject'
+    >>> geodesic = GeodesicShooting(momentum='momentum.nii.gz').run().outputs
+    >>> Path(geodesic.warp).name, Path(geodesic.inverse_warp).name
+    ('warp.nii.gz', 'inverse_warp.nii.gz')
     """
 
     input_spec = _GeodesicShootingInputSpec

@@ -43,8 +43,12 @@ class PredictMomentum(SimpleInterface):
 
     Examples
     --------
-    >>> PredictMomentum().inputs.batch_size
-    32
+    >>> from deepreg_wf.weights import SHIPPED
+    >>> predict = PredictMomentum(weights=SHIPPED / 'prediction.safetensors')
+    >>> predict.inputs.moving_image = 'template_brain.nii.gz'
+    >>> predict.inputs.fixed_image = 'aligned.nii.gz'
+    >>> predict.run().outputs.metric['power']
+    2
     """
 
     input_spec = _NetworkInputSpec
@@ -74,8 +78,13 @@ class CorrectMomentum(SimpleInterface):
 
     Examples
     --------
-    >>> CorrectMomentum().inputs.device
-    'cpu'
+    >>> from deepreg_wf.weights import SHIPPED
+    >>> correct = CorrectMomentum(weights=SHIPPED / 'correction.safetensors')
+    >>> correct.inputs.moving_image = 'template_brain.nii.gz'
+    >>> correct.inputs.fixed_image = 'aligned.nii.gz'
+    >>> correct.inputs.momentum = 'momentum.nii.gz'
+    >>> correct.run().outputs.metric['power']
+    2
     """
 
     input_spec = _CorrectMomentumInputSpec
@@ -123,8 +132,12 @@ class TransformUncertainty(SimpleInterface):
 
     Examples
     --------
-    >>> TransformUncertainty().inputs.samples
-    20
+    >>> from deepreg_wf.weights import SHIPPED
+    >>> draw = TransformUncertainty(weights=SHIPPED / 'probabilistic.safetensors', samples=2)
+    >>> draw.inputs.moving_image = 'template_brain.nii.gz'
+    >>> draw.inputs.fixed_image = 'aligned.nii.gz'
+    >>> Path(draw.run().outputs.uncertainty).name
+    'uncertainty.nii.gz'
     """
 
     input_spec = _TransformUncertaintyInputSpec

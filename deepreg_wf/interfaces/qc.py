@@ -35,6 +35,18 @@ class RegistrationQC(SimpleInterface):
     """Measure folding, inverse error, energy drift and the similarity that was gained.
 
     All images lie on the registration grid, and all figures are over the template's brain.
+
+    Examples
+    --------
+    >>> qc = RegistrationQC(template_image='template_brain.nii.gz', affine='affine.txt')
+    >>> qc.inputs.template_mask = 'template_mask.nii.gz'
+    >>> qc.inputs.affine_image = qc.inputs.warped_image = 'aligned.nii.gz'
+    >>> qc.inputs.affine_mask = qc.inputs.warped_mask = 'brain_mask.nii.gz'
+    >>> qc.inputs.warp, qc.inputs.inverse_warp = 'warp.nii.gz', 'inverse_warp.nii.gz'
+    >>> qc.inputs.shooting_trace = 'shooting.json'
+    >>> figures = json.loads(Path(qc.run().outputs.out_file).read_text())
+    >>> figures['nonpositive_jacobian_fraction']
+    0.0
     """
 
     input_spec = _RegistrationQCInputSpec

@@ -62,8 +62,9 @@ class BrainMaskReportlet(_Reportlet):
 
     Examples
     --------
-    >>> BrainMaskReportlet().inputs.copyable_trait_names()
-    ['in_file', 'in_mask']
+    >>> draw = BrainMaskReportlet(in_file='T1w.nii.gz', in_mask='brain_mask.nii.gz')
+    >>> Path(draw.run().outputs.out_report).name
+    'report.svg'
     """
 
     input_spec = _BrainMaskReportletInputSpec
@@ -81,7 +82,14 @@ class _AlignmentReportletInputSpec(_TemplateInputSpec):
 
 
 class AlignmentReportlet(_TemplateReportlet):
-    """Draw the template and the aligned subject in turn."""
+    """Draw the template and the aligned subject in turn.
+
+    Examples
+    --------
+    >>> draw = AlignmentReportlet(in_file='aligned.nii.gz', template_t1w='template_brain.nii.gz')
+    >>> Path(draw.run().outputs.out_report).name
+    'report.svg'
+    """
 
     input_spec = _AlignmentReportletInputSpec
 
@@ -97,7 +105,15 @@ class _MapReportletInputSpec(_TemplateInputSpec):
 
 
 class LogJacobianReportlet(_TemplateReportlet):
-    """Draw the log-Jacobian determinant on the template."""
+    """Draw the log-Jacobian determinant on the template.
+
+    Examples
+    --------
+    >>> draw = LogJacobianReportlet(template_t1w='template_brain.nii.gz')
+    >>> draw.inputs.in_file = 'log_jacobian.nii.gz'
+    >>> Path(draw.run().outputs.out_report).name
+    'report.svg'
+    """
 
     input_spec = _MapReportletInputSpec
 
@@ -108,7 +124,14 @@ class LogJacobianReportlet(_TemplateReportlet):
 
 
 class MomentumReportlet(_TemplateReportlet):
-    """Draw the length of the initial momentum on the template."""
+    """Draw the length of the initial momentum on the template.
+
+    Examples
+    --------
+    >>> draw = MomentumReportlet(template_t1w='template_brain.nii.gz', in_file='momentum.nii.gz')
+    >>> Path(draw.run().outputs.out_report).name
+    'report.svg'
+    """
 
     input_spec = _MapReportletInputSpec
 
@@ -125,7 +148,15 @@ class MomentumReportlet(_TemplateReportlet):
 
 
 class UncertaintyReportlet(_TemplateReportlet):
-    """Draw the uncertainty of the transform on the template."""
+    """Draw the uncertainty of the transform on the template.
+
+    Examples
+    --------
+    >>> draw = UncertaintyReportlet(template_t1w='template_brain.nii.gz')
+    >>> draw.inputs.in_file = 'uncertainty.nii.gz'
+    >>> Path(draw.run().outputs.out_report).name
+    'report.svg'
+    """
 
     input_spec = _MapReportletInputSpec
 
@@ -146,7 +177,14 @@ class _ConvergenceReportletInputSpec(BaseInterfaceInputSpec):
 
 
 class ConvergenceReportlet(_Reportlet):
-    """Draw the energy against the iterations of the matching."""
+    """Draw the energy against the iterations of the matching.
+
+    Examples
+    --------
+    >>> draw = ConvergenceReportlet(in_trace='matching.json')
+    >>> Path(draw.run().outputs.out_report).name
+    'report.svg'
+    """
 
     input_spec = _ConvergenceReportletInputSpec
 
@@ -161,7 +199,14 @@ class _QualityReportletInputSpec(BaseInterfaceInputSpec):
 
 
 class QualityReportlet(_Reportlet):
-    """Hold the figures of merit against their limits, in a table with traffic lights."""
+    """Hold the figures of merit against their limits, in a table with traffic lights.
+
+    Examples
+    --------
+    >>> draw = QualityReportlet(in_qc='qc.json')
+    >>> Path(draw.run().outputs.out_report).name
+    'report.html'
+    """
 
     input_spec = _QualityReportletInputSpec
     _name = 'report.html'
@@ -181,7 +226,16 @@ class _SummaryReportletInputSpec(BaseInterfaceInputSpec):
 
 
 class SummaryReportlet(_Reportlet):
-    """Say what was registered to what."""
+    """Say what was registered to what.
+
+    Examples
+    --------
+    >>> show = SummaryReportlet(t1w_file='T1w.nii.gz', in_mask='brain_mask.nii.gz')
+    >>> show.inputs.skull_strip_method = 'deepbet'
+    >>> show.inputs.template = 'MNI152NLin2009aSym'
+    >>> Path(show.run().outputs.out_report).name
+    'report.html'
+    """
 
     input_spec = _SummaryReportletInputSpec
     _name = 'report.html'

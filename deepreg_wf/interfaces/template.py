@@ -37,8 +37,9 @@ class SelectTemplate(SimpleInterface):
 
     Examples
     --------
-    >>> SelectTemplate(template='MNI152NLin2009aSym:res-2').inputs.template
-    'MNI152NLin2009aSym:res-2'
+    >>> select = SelectTemplate(template='MNI152NLin2009aSym:res-2')
+    >>> select.run().outputs.name
+    'MNI152NLin2009aSym'
     """
 
     input_spec = _SelectTemplateInputSpec
@@ -84,8 +85,9 @@ class PrepareTemplate(SimpleInterface):
 
     Examples
     --------
-    >>> PrepareTemplate().inputs.resolution
-    2.0
+    >>> prepare = PrepareTemplate(in_file='template_brain.nii.gz', resolution=4.0)
+    >>> Path(prepare.run().outputs.t1w_brain).name
+    't1w_brain.nii.gz'
     """
 
     input_spec = _PrepareTemplateInputSpec

@@ -43,8 +43,10 @@ class ComposeTransforms(SimpleInterface):
 
     Examples
     --------
-    >>> compose = ComposeTransforms()
-    >>> compose.inputs.affine = 'affine.txt'  # doctest: +SKIP
+    >>> compose = ComposeTransforms(affine='affine.txt', warp='warp.nii.gz')
+    >>> compose.inputs.inverse_warp = 'inverse_warp.nii.gz'
+    >>> Path(compose.run().outputs.t1w2std).name
+    't1w2std.h5'
     """
 
     input_spec = _ComposeTransformsInputSpec
@@ -91,6 +93,13 @@ class ApplyTransforms(SimpleInterface):
 
     With the interpolation 'nearest' an image of whole numbers keeps its data type; everything
     else becomes float32.
+
+    Examples
+    --------
+    >>> apply = ApplyTransforms(in_file='T1w.nii.gz', reference_image='template_brain.nii.gz')
+    >>> apply.inputs.transform = 'affine.txt'
+    >>> Path(apply.run().outputs.out_file).name
+    'T1w_resampled.nii.gz'
     """
 
     input_spec = _ApplyTransformsInputSpec

@@ -64,9 +64,9 @@ def init_deepreg_wf(
             from deepreg_wf.templates import Template
             from deepreg_wf.workflows.base import init_deepreg_wf
             wf = init_deepreg_wf(
-                subjects={'01': [Path('/data/sub-01/anat/sub-01_T1w.nii.gz')]},
-                bids_dir=Path('/data'),
-                output_dir=Path('/out'),
+                subjects={'01': [Path('bids/sub-01/anat/sub-01_T1w.nii.gz')]},
+                bids_dir=Path('bids'),
+                output_dir=Path('out'),
                 templates=[Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz'))],
                 run_id='20250101-000000',
             )
@@ -180,9 +180,9 @@ def init_single_subject_wf(
             from deepreg_wf.templates import Template
             from deepreg_wf.workflows.base import init_single_subject_wf
             wf = init_single_subject_wf(
-                t1w_file=Path('/data/sub-01/anat/sub-01_T1w.nii.gz'),
-                bids_dir=Path('/data'),
-                output_dir=Path('/out'),
+                t1w_file=Path('bids/sub-01/anat/sub-01_T1w.nii.gz'),
+                bids_dir=Path('bids'),
+                output_dir=Path('out'),
                 templates=[Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz'))],
             )
 

@@ -43,7 +43,7 @@ def init_cohort_wf(
             from deepreg_wf.templates import Template
             from deepreg_wf.workflows.cohort import init_cohort_wf
             wf = init_cohort_wf(
-                images=[Path('/data/sub-01/anat/sub-01_T1w.nii.gz')],
+                images=[Path('bids/sub-01/anat/sub-01_T1w.nii.gz')],
                 template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
                 folder=Path('/out/aligned'),
             )

@@ -81,8 +81,8 @@ def init_reportlets_wf(
             from deepreg_wf.templates import Template
             from deepreg_wf.workflows.reports import init_reportlets_wf
             wf = init_reportlets_wf(
-                output_dir=Path('/out'),
-                t1w_file=Path('/data/sub-01/anat/sub-01_T1w.nii.gz'),
+                output_dir=Path('out'),
+                t1w_file=Path('bids/sub-01/anat/sub-01_T1w.nii.gz'),
                 template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
             )
 

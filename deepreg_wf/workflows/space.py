@@ -72,9 +72,9 @@ def init_space_wf(
             from deepreg_wf.templates import Template
             from deepreg_wf.workflows.space import init_space_wf
             wf = init_space_wf(
-                t1w_file=Path('/data/sub-01/anat/sub-01_T1w.nii.gz'),
-                bids_dir=Path('/data'),
-                output_dir=Path('/out'),
+                t1w_file=Path('bids/sub-01/anat/sub-01_T1w.nii.gz'),
+                bids_dir=Path('bids'),
+                output_dir=Path('out'),
                 template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
             )
 

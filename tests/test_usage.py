@@ -1,0 +1,114 @@
+"""The page that tells how to run the app, done line by line on a tiny dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+pytestmark = pytest.mark.slow
+
+PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'usage.md'
+BUNDLED = 'MNI152NLin2009aSym'
+OTHER = 'MNI152NLin2009cAsym'
+OURS = (
+    'desc-preproc_T1w.nii.gz',
+    'desc-brain_mask.nii.gz',
+    'from-T1w_to-{}_mode-image_xfm.h5',
+    'from-{}_to-T1w_mode-image_xfm.h5',
+)
+ON_TEMPLATE = ('desc-preproc_T1w.nii.gz', 'desc-brain_mask.nii.gz')
+MAPS = (
+    'desc-logjacobian_T1w.nii.gz',
+    'desc-momentum_T1w.nii.gz',
+    'desc-registration_qc.json',
+)
+
+
+def make_dataset(root: Path) -> None:
+    """Two sessions of one brain, the second with an image that the filter leaves out."""
+    template = load_mni152_template(resolution=4)
+    brain = nb.Nifti1Image(1000 * template.get_fdata(dtype=np.float32), template.affine)
+    for session, middle in (('pre', ''), ('post', ''), ('post', 'acq-fast_')):
+        folder = root / 'sub-01' / f'ses-{session}' / 'anat'
+        folder.mkdir(parents=True, exist_ok=True)
+        brain.to_filename(folder / f'sub-01_ses-{session}_{middle}T1w.nii.gz')
+    description = {'Name': 'tiny', 'BIDSVersion': '1.10.0'}
+    (root / 'dataset_description.json').write_text(json.dumps(description))
+
+
+def make_masks(root: Path) -> None:
+    """What another program has made of the first session."""
+    folder = root / 'sub-01' / 'ses-pre' / 'anat'
+    folder.mkdir(parents=True)
+    mask = load_mni152_brain_mask(resolution=4)
+    mask.to_filename(folder / 'sub-01_ses-pre_desc-brain_mask.nii.gz')
+
+
+def make_templateflow(home: Path) -> None:
+    """One template beside the bundled one."""
+    stem = home / f'tpl-{OTHER}' / f'tpl-{OTHER}_res-01'
+    stem.parent.mkdir(parents=True)
+    load_mni152_template(resolution=4).to_filename(f'{stem}_T1w.nii.gz')
+    load_mni152_brain_mask(resolution=4).to_filename(f'{stem}_desc-brain_mask.nii.gz')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """Where the commands of the page were run, all as they stand but on a coarse grid."""
+    folder = tmp_path_factory.mktemp('usage')
+    make_dataset(folder / 'bids')
+    make_masks(folder / 'prep')
+    make_templateflow(folder / 'templateflow')
+    commands = ''.join(re.findall(r'```sh\n(.*?)```', PAGE.read_text('utf-8'), re.S))
+    coarse = commands.replace(' participant', ' participant --registration-resolution 4')
+    places = [str(Path(sys.executable).parent), os.environ['PATH']]
+    environment = os.environ | {
+        'PATH': os.pathsep.join(places),
+        'TEMPLATEFLOW_HOME': str(folder / 'templateflow'),
+    }
+    done = subprocess.run(
+        ['sh', '-euxc', coarse], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_image_and_template_has_its_derivatives(folder: Path) -> None:
+    def stored(stem: str, space: str, resolution: str = '') -> set[str]:
+        native = {name.format(space) for name in OURS}
+        images = {f'space-{space}{resolution}_{name}' for name in ON_TEMPLATE}
+        maps = {f'space-{space}_{name}' for name in MAPS}
+        return {f'{stem}_{name}' for name in native | images | maps}
+
+    found = {path.name for path in (folder / 'out').rglob('anat/*') if path.suffix != '.json'}
+    found |= {path.name for path in (folder / 'out').rglob('anat/*_qc.json')}
+    expected = set[str]()
+    for stem in ('sub-01_ses-pre', 'sub-01_ses-post', 'sub-01_ses-post_acq-fast'):
+        expected |= stored(stem, BUNDLED) | stored(stem, BUNDLED, '_res-2') | stored(stem, OTHER)
+    assert found == expected
+
+
+def test_the_group_has_its_page_and_both_templates(folder: Path) -> None:
+    out = folder / 'out'
+    assert (out / 'group.html').is_file()
+    for space in (BUNDLED, OTHER):
+        assert (out / 'group' / f'group_space-{space}_desc-average_T1w.nii.gz').is_file()
+
+
+def test_every_run_has_left_its_settings_and_there_is_one_page(folder: Path) -> None:
+    out = folder / 'out'
+    assert [page.name for page in out.glob('sub-*.html')] == ['sub-01.html']
+    runs = sorted((out / 'sub-01' / 'log').iterdir())
+    commands = PAGE.read_text('utf-8').count('\ndeepreg_wf ')
+    alone = 3  # the group, the pages and the text do not register
+    assert len(runs) == commands - alone
+    assert all((run / 'deepreg_wf.toml').is_file() for run in runs)
