@@ -358,24 +358,31 @@ def test_citation_comes_with_its_references(tmp_path):
     assert '@' in (tmp_path / 'logs/CITATION.bib').read_text()
 
 
-def test_the_collector_of_fmriprep_finds_what_it_looks_for(store, bids_dir):
-    """The queries of sMRIPrep's io_spec.json, asked the way its collector asks them."""
-    from bids.layout import BIDSLayout, Query
+def test_the_collector_of_smriprep_and_fmriprep_finds_what_it_looks_for(store, bids_dir):
+    """What `fmriprep --derivatives deepreg=OUT` does, with the queries that it ships."""
+    from smriprep.utils.bids import collect_derivatives
 
-    out = store('sub-01/anat/sub-01_T1w.nii.gz')
+    for image in sorted(bids_dir.glob('sub-*/**/*_T1w.nii.gz')):
+        for template in ('standard', 'cohort at 2 mm'):
+            out = store(image.relative_to(bids_dir), template)
     write_dataset_files(out, bids_dir)
-    layout = BIDSLayout(out, config=['bids', 'derivatives'], validate=False)
-    base = {'subject': '01', 'datatype': 'anat', 'return_type': 'filename'}
-    native = {'space': Query.NONE, 'extension': ['.nii.gz', '.nii'], **base}
-    xfm = {'suffix': 'xfm', 'mode': 'image', 'extension': ['.h5', '.txt'], **base}
-    space = 'MNI152NLin2009aSym'
-    for query, expected in (
-        (native | {'desc': 'preproc', 'suffix': 'T1w'}, 'desc-preproc_T1w.nii.gz'),
-        (native | {'desc': 'brain', 'suffix': 'mask'}, 'desc-brain_mask.nii.gz'),
-        (xfm | {'from': 'T1w', 'to': space}, f'from-T1w_to-{space}_mode-image_xfm.h5'),
-        (xfm | {'from': space, 'to': 'T1w'}, f'from-{space}_to-T1w_mode-image_xfm.h5'),
+    spaces = {'MNI152NLin2009aSym': 'MNI152NLin2009aSym'}
+    spaces['MNIPediatricAsym:cohort-3'] = 'MNIPediatricAsym+3'
+    for subject, session, stem in (
+        ('01', None, 'sub-01/anat/sub-01'),
+        ('02', 'b', 'sub-02/ses-b/anat/sub-02_ses-b_acq-mprage'),
     ):
-        assert [Path(found).name for found in layout.get(**query)] == [f'sub-01_{expected}']
+        assert collect_derivatives(out, subject, list(spaces), session_id=session) == {
+            't1w_preproc': f'{out}/{stem}_desc-preproc_T1w.nii.gz',
+            't1w_mask': f'{out}/{stem}_desc-brain_mask.nii.gz',
+            'transforms': {
+                space: {
+                    'forward': f'{out}/{stem}_from-T1w_to-{label}_mode-image_xfm.h5',
+                    'reverse': f'{out}/{stem}_from-{label}_to-T1w_mode-image_xfm.h5',
+                }
+                for space, label in spaces.items()
+            },
+        }
 
 
 @pytest.mark.skipif(VALIDATOR is None, reason='no BIDS validator')
