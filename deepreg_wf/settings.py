@@ -127,7 +127,7 @@ class Output:
     output_dir
         Folder of the derivatives.
     output_spaces
-        ``SPACE[:cohort-X][:res-Y]``, each template once; none where there is a ``template``.
+        ``SPACE[:cohort-X][:res-Y]``; none where there is a ``template``.
     template
         A lab's own template image.
     allow_download
@@ -148,12 +148,9 @@ class Output:
     boilerplate_only: bool = False
 
     def __post_init__(self) -> None:
-        spaces = [spec.partition(':res-')[0] for spec in self.output_spaces]
-        twice = [space for space in spaces if spaces.count(space) > 1]
+        twice = [spec for spec in self.output_spaces if self.output_spaces.count(spec) > 1]
         if twice:
-            raise InputError(
-                f'output_spaces: {twice[0]} is asked for twice; give each template once.'
-            )
+            raise InputError(f'output_spaces: {twice[0]} is asked for twice; give it once.')
         if self.reports_only and self.boilerplate_only:
             raise InputError('reports_only: not together with boilerplate_only; choose one.')
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,9 @@ class Template:
         Labels that were asked for with ``:cohort-X`` and ``:res-Y``.
     uri
         Address of the template image, for ``SpatialReference``.
+    others
+        The same template at other resolutions: images are registered to this one, and written on
+        the grids of those as well.
 
     """
 
@@ -57,6 +60,7 @@ class Template:
     cohort: str | None = None
     resolution: str | None = None
     uri: str = ''
+    others: tuple[Template, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +138,26 @@ def get_template(
     if found is None:
         raise InputError(_not_there(wanted, home))
     return found
+
+
+def merge_resolutions(templates: Iterable[Template]) -> tuple[Template, ...]:
+    """Make one template of those that differ in nothing but their resolution.
+
+    Parameters
+    ----------
+    templates
+        In the order in which they were asked for.
+
+    Returns
+    -------
+    tuple of Template
+        Of each template the first that was asked for; it has the `others`.
+
+    """
+    groups: dict[tuple[str, str | None], list[Template]] = {}
+    for template in templates:
+        groups.setdefault((template.space, template.cohort), []).append(template)
+    return tuple(replace(first, others=tuple(others)) for first, *others in groups.values())
 
 
 def get_custom_template(path: Path) -> Template:

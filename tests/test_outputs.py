@@ -54,6 +54,11 @@ TEMPLATES = {
         t1w=Path('template.nii.gz'),
         uri='https://templateflow.s3.amazonaws.com/tpl-MNI152NLin2009aSym_res-1_T1w.nii.gz',
     ),
+    'at two resolutions': Template(
+        space='MNI152NLin2009aSym',
+        t1w=Path('template.nii.gz'),
+        others=(Template(space='MNI152NLin2009aSym', resolution='2', t1w=Path('t.nii.gz')),),
+    ),
     'cohort at 2 mm': Template(
         space='MNIPediatricAsym',
         cohort='3',
@@ -103,6 +108,7 @@ def store(tmp_path, bids_dir):
     results = tmp_path / 'results'
     files = {name: write_image(results / f'{name}.nii.gz', (6, 7, 8)) for name in MAPS}
     files['t1w_mask'] = write_image(results / 'mask.nii', (6, 7, 8), 'uint8')
+    files |= {f'{name}_res2': files[name] for name in ('t1w_std', 'mask_std')}
     files['momentum'] = write_image(results / 'momentum.nii.gz', (6, 7, 8, 1, 3))
     for name in ('t1w2std', 'std2t1w'):
         files[name] = results / f'{name}.h5'
@@ -177,6 +183,17 @@ def test_a_resolution_is_named_only_where_one_was_asked_for(store):
     assert f'sub-01/anat/{space}_res-2_desc-preproc_T1w.nii.gz' in names
     assert f'sub-01/anat/{space}_desc-momentum_T1w.nii.gz' in names
     assert 'sub-01/anat/sub-01_from-T1w_to-MNIPediatricAsym+3_mode-image_xfm.h5' in names
+
+
+def test_each_resolution_of_a_template_has_its_images_and_one_registration(store):
+    stem = 'sub-01/anat/sub-01_space-MNI152NLin2009aSym_res-2_desc'
+    names = (f'{stem}-preproc_T1w', f'{stem}-brain_mask')
+    more = [f'{name}.{extension}' for name in names for extension in ('json', 'nii.gz')]
+    out = store('sub-01/anat/sub-01_T1w.nii.gz', 'at two resolutions')
+    assert listing(out) == sorted(ONE_SESSION.split() + more)
+    content = sidecars(out)[f'{Path(names[0]).name}.json']
+    assert content['Resolution'] == 'Grid of MNI152NLin2009aSym, res-2.'
+    assert content['SkullStripped'] is False
 
 
 def test_sidecars_hold_what_bids_asks_for(store):

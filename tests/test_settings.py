@@ -105,7 +105,7 @@ def test_settings_do_not_change():
         (PLACES | {'device': 'tpu'}, "device: 'tpu' is unknown"),
         (PLACES | {'device': 'cuda:x'}, 'choose auto, cpu, cuda or cuda:N'),
         (PLACES | {'device': 'cuda', 'deterministic': True}, 'only on the CPU'),
-        (PLACES | {'output_spaces': ('A:res-1', 'B', 'A:res-2')}, 'A is asked for twice'),
+        (PLACES | {'output_spaces': ('A:res-1', 'B', 'A:res-1')}, 'A:res-1 is asked for twice'),
         (PLACES | {'output_spaces': ()}, 'give spaces or a template image'),
         (PLACES | {'output_spaces': ('A',), 'template': '/t.nii'}, 'and not both'),
         (PLACES | {'participant_label': '01'}, 'not a list of words'),

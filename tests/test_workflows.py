@@ -18,7 +18,7 @@ import deepreg_wf.workflows
 from deepreg_wf.cli.progress import Glossary
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Registration
-from deepreg_wf.templates import Template
+from deepreg_wf.templates import Template, merge_resolutions
 from deepreg_wf.weights import SHIPPED
 from deepreg_wf.workflows import init_deepreg_wf, single_subject_name
 
@@ -139,6 +139,24 @@ def test_each_template_has_a_registration_and_the_image_is_prepared_once(build):
         for sink in of_class(workflow, 'DerivativesDataSink')
     ]
     assert len(stored) == len(set(stored))
+
+
+def test_another_resolution_of_a_template_is_resampled_to_and_not_registered_to(build, tmp_path):
+    fine, coarse = (tmp_path / f'{name}.nii.gz' for name in ('fine', 'coarse'))
+    for path in (fine, coarse):
+        path.touch()
+    asked = [Template(space='A', resolution=r, t1w=t) for r, t in (('1', fine), ('2', coarse))]
+    workflow = build(templates=merge_resolutions([*asked, Template(space='B', t1w=fine)]))
+    assert len(of_class(workflow, 'AffineAlign')) == 2 * len(NAMES)
+    references = {
+        name.rpartition('.')[2]: node.inputs.reference_image
+        for name, node in leaves(workflow).items()
+        if '.A_wf.apply' in name
+    }
+    assert references.keys() == {
+        f'apply_t1w_{kind}{ending}' for kind in ('preproc', 'mask') for ending in ('', '_res2')
+    }
+    assert references['apply_t1w_preproc_res2'] == str(coarse)
 
 
 def test_steps_say_which_template_they_are_about(build, bids_dir):
@@ -337,7 +355,7 @@ import deepreg_wf.interfaces, deepreg_wf.workflows
 assert 'nipype' not in sys.modules
 from deepreg_wf.workflows import init_deepreg_wf
 from pathlib import Path
-from deepreg_wf.templates import Template
+from deepreg_wf.templates import Template, merge_resolutions
 bids_dir = Path(sys.argv[1])
 init_deepreg_wf(
     subjects={'01': [bids_dir / 'sub-01/anat/sub-01_T1w.nii.gz']},

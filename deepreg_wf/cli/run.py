@@ -14,7 +14,7 @@ from uuid import uuid4
 from .. import __version__
 from ..derivatives import write_text
 from ..settings import Settings
-from ..templates import Template, get_custom_template, get_template
+from ..templates import Template, get_custom_template, get_template, merge_resolutions
 from .execute import configure, execute
 from .failures import Failure
 from .group import run_group
@@ -139,7 +139,7 @@ def _find_templates(settings: Settings) -> tuple[Template, ...]:
     if settings.output.template is not None:
         return (get_custom_template(settings.output.template),)
     cache_dir = settings.execution.work_dir / f'{NAME}_templates'
-    return tuple(
+    return merge_resolutions(
         get_template(space, cache_dir=cache_dir, allow_download=settings.output.allow_download)
         for space in settings.output.output_spaces
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from deepreg_wf.derivatives import bids_uri, derivative_path
+from deepreg_wf import sidecars
 from deepreg_wf.interfaces.bids import DerivativesDataSink
 
 if TYPE_CHECKING:
@@ -18,20 +17,8 @@ if TYPE_CHECKING:
 
     from deepreg_wf.templates import Template
 
-_PREPROC = {'desc': 'preproc'}
-_MASK = {'desc': 'brain', 'suffix': 'mask'}
 _FULL_ONLY = ('t1w_std', 'mask_std', 'log_jacobian')
 _ALWAYS = ('t1w_preproc', 't1w_mask', 'skull_strip_method', 'trace')
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Derivative:
-    """A file to be stored: where it comes from, what it is called and what it is."""
-
-    source: Path
-    field: str
-    entities: dict[str, str]
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def init_outputs_wf(
@@ -102,7 +89,8 @@ def init_outputs_wf(
     t1w2std, std2t1w
         Composite transforms between the image and the template
     t1w_std, mask_std
-        Image and mask on the output grid of the template
+        Image and mask on the output grid of the template; of its other resolutions, in fields
+        that end in ``_resX``
     log_jacobian, momentum
         Maps on the registration grid
     uncertainty
@@ -121,25 +109,25 @@ uncertainty
     from niworkflows.engine.workflows import LiterateWorkflow
 
     derivatives = [
-        *(_native(t1w_file, bids_dir, sources) if native else ()),
-        *_transforms(t1w_file, template),
-        *_on_output_grid(t1w_file, template),
-        *_on_registration_grid(t1w_file, template, registration_resolution, direction),
+        *(sidecars.native(t1w_file, bids_dir, sources) if native else ()),
+        *sidecars.transforms(t1w_file, template),
+        *sidecars.on_output_grids(t1w_file, template),
+        *sidecars.on_registration_grid(t1w_file, template, registration_resolution, direction),
     ]
     if uncertainty:
-        derivatives.append(_uncertainty(t1w_file, template, registration_resolution))
+        derivatives.append(sidecars.uncertainty(t1w_file, template, registration_resolution))
     fields = [derivative.field for derivative in derivatives]
     # What only the run can tell is added to the sidecar then.
-    measured = {
-        't1w_preproc': ('skull_strip_method', _add_skull_stripped),
-        't1w_std': ('skull_strip_method', _add_skull_stripped),
-        'momentum': ('trace', _add_geodesic),
-    }
+    images = ['t1w_preproc', *(f't1w_std{ending}' for ending in sidecars.output_grids(template))]
+    measured = dict.fromkeys(images, ('skull_strip_method', _add_skull_stripped))
+    measured['momentum'] = ('trace', _add_geodesic)
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
         niu.IdentityInterface(fields=list(dict.fromkeys([*fields, *_ALWAYS]))), name='inputnode'
     )
-    stored = [each for each in derivatives if level == 'full' or each.field not in _FULL_ONLY]
+    stored = [
+        each for each in derivatives if level == 'full' or not each.field.startswith(_FULL_ONLY)
+    ]
     outputnode = pe.Node(
         niu.IdentityInterface(fields=[each.field for each in stored]), name='outputnode'
     )
@@ -153,7 +141,7 @@ uncertainty
     return workflow
 
 
-def _sink(derivative: _Derivative, output_dir: Path) -> pe.Node:
+def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
     sink = DerivativesDataSink(
         base_directory=str(output_dir),
         source_file=str(derivative.source),
@@ -184,179 +172,3 @@ def _add_geodesic(trace: str, metadata: dict) -> dict:
     record = json.loads(Path(trace).read_text(encoding='utf-8'))
     names = {'metric': 'Metric', 'steps': 'TimeSteps'}
     return {**metadata, **{names[key]: record[key] for key in names if key in record}}
-
-
-def _native(
-    source: Path, bids_dir: Path, made_before: Sequence[str]
-) -> tuple[_Derivative, _Derivative]:
-    """The image and its mask in their own space."""
-    raw = bids_uri(source, bids_dir, 'raw')
-    preproc = _Derivative(
-        source=source,
-        field='t1w_preproc',
-        entities=_PREPROC,
-        metadata={
-            'Description': 'T1-weighted image corrected for intensity non-uniformity, not masked.',
-            'Sources': [raw, *made_before, _uri(source, _MASK)],
-            'SpatialReference': 'orig',
-        },
-    )
-    mask = _Derivative(
-        source=source,
-        field='t1w_mask',
-        entities=_MASK,
-        metadata={
-            'Description': 'Brain mask of the T1-weighted image.',
-            'Type': 'Brain',
-            'Sources': [raw, *made_before],
-            'SpatialReference': 'orig',
-        },
-    )
-    return preproc, mask
-
-
-def _transforms(source: Path, template: Template) -> tuple[_Derivative, _Derivative]:
-    """The composite transforms to the template and back."""
-    space = _label(template)
-    forward = _transform(source, 't1w2std', ('T1w', space), template)
-    return forward, _transform(source, 'std2t1w', (space, 'T1w'), template)
-
-
-def _transform(source: Path, field: str, ends: tuple[str, str], template: Template) -> _Derivative:
-    origin, target = ends
-    return _Derivative(
-        source=source,
-        field=field,
-        entities=_xfm(origin, target),
-        metadata={
-            'Description': (
-                f'Resamples images of {origin} onto {target}: maps points of {target} to '
-                f'points of {origin}, in LPS mm. An ITK composite of one affine and one '
-                'displacement field.'
-            ),
-            'Sources': _preproc_and_mask(source),
-            'SpatialReference': template.uri,
-        },
-    )
-
-
-def _on_output_grid(source: Path, template: Template) -> tuple[_Derivative, _Derivative]:
-    """The image and its mask in the space of the template."""
-    forward = _uri(source, _xfm('T1w', _label(template)))
-    entities, common = _space(template), {'SpatialReference': template.uri}
-    if template.resolution:
-        entities['resolution'] = template.resolution
-        common['Resolution'] = f'Grid of {template.space}, res-{template.resolution}.'
-    preproc = _Derivative(
-        source=source,
-        field='t1w_std',
-        entities=entities | _PREPROC,
-        metadata={
-            'Description': f'T1-weighted image resampled once onto {template.space}.',
-            'Sources': [_uri(source, _PREPROC), forward],
-            **common,
-        },
-    )
-    mask = _Derivative(
-        source=source,
-        field='mask_std',
-        entities=entities | _MASK,
-        metadata={
-            'Description': f'Brain mask of the image resampled onto {template.space}.',
-            'Type': 'Brain',
-            'Sources': [_uri(source, _MASK), forward],
-            **common,
-        },
-    )
-    return preproc, mask
-
-
-def _on_registration_grid(
-    source: Path, template: Template, resolution: float, direction: str
-) -> tuple[_Derivative, _Derivative, _Derivative]:
-    """The maps of the geodesic, and its figures of merit."""
-    entities = _space(template)
-    momentum = _Derivative(
-        source=source,
-        field='momentum',
-        entities=entities | {'desc': 'momentum'},
-        metadata={
-            'Description': (
-                'Initial momentum of the geodesic that registers the template and the T1-weighted '
-                'image after their affine alignment: m = L v, v the initial velocity.'
-            ),
-            'Units': 'mm',
-            'VectorComponents': 'Along the three axes of the voxel grid, in this order.',
-            'Direction': direction,
-            'Sources': _preproc_and_mask(source),
-            **_map_metadata(template, resolution),
-        },
-    )
-    log_jacobian = _Derivative(
-        source=source,
-        field='log_jacobian',
-        entities=entities | {'desc': 'logjacobian'},
-        metadata={
-            'Description': (
-                'Natural logarithm of the determinant of the Jacobian of the deformable part of '
-                'the map from the template to the T1-weighted image; the affine part is not in '
-                'it. Positive where the subject is larger than the template.'
-            ),
-            'Units': '1',
-            'Direction': 'template-to-subject',
-            'Sources': [_uri(source, momentum.entities)],
-            **_map_metadata(template, resolution),
-        },
-    )
-    qc_entities = entities | {'desc': 'registration', 'suffix': 'qc'}
-    return momentum, log_jacobian, _Derivative(source=source, field='qc', entities=qc_entities)
-
-
-def _uncertainty(source: Path, template: Template, resolution: float) -> _Derivative:
-    """How far the transforms differ that a probabilistic network gives."""
-    return _Derivative(
-        source=source,
-        field='uncertainty',
-        entities=_space(template) | {'desc': 'uncertainty'},
-        metadata={
-            'Description': (
-                'Standard deviation, over momenta drawn from a network with dropout, of the place '
-                'in the T1-weighted image, after its affine alignment, that a voxel of the '
-                'template is mapped to: the square root of the summed variances of the three axes.'
-            ),
-            'Units': 'mm',
-            'Direction': 'template-to-subject',
-            'Sources': _preproc_and_mask(source),
-            **_map_metadata(template, resolution),
-        },
-    )
-
-
-def _map_metadata(template: Template, resolution: float) -> dict[str, Any]:
-    return {
-        'SkullStripped': True,
-        'SpatialReference': template.uri,
-        'Resolution': f'Registration grid: {template.space} at {resolution:g} mm isotropic.',
-    }
-
-
-def _preproc_and_mask(source: Path) -> list[str]:
-    return [_uri(source, _PREPROC), _uri(source, _MASK)]
-
-
-def _uri(source: Path, entities: dict[str, str]) -> str:
-    return bids_uri(derivative_path(source, **entities))
-
-
-def _space(template: Template) -> dict[str, str]:
-    cohort = {'cohort': template.cohort} if template.cohort else {}
-    return {'space': template.space, **cohort}
-
-
-def _label(template: Template) -> str:
-    """Name of the space in a transform, where a cohort follows a plus sign, as in fMRIPrep."""
-    return f'{template.space}+{template.cohort}' if template.cohort else template.space
-
-
-def _xfm(origin: str, target: str) -> dict[str, str]:
-    return {'from_': origin, 'to': target, 'mode': 'image', 'suffix': 'xfm'}

@@ -11,6 +11,7 @@ from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.transforms import ApplyTransforms
 from deepreg_wf.settings import Registration
+from deepreg_wf.sidecars import output_grids
 from deepreg_wf.templates import TEMPLATEFLOW_ROOT
 from deepreg_wf.weights import Weights, find_weights
 from deepreg_wf.workflows.outputs import init_outputs_wf
@@ -177,7 +178,7 @@ def init_space_wf(
             (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
         ]
     )
-    _resample(workflow)
+    _resample(workflow, template)
     workflow.__postdesc__ = _RESAMPLING.format(space=template.space, citation=_cite(template))
     return workflow
 
@@ -196,30 +197,34 @@ def _edges(*names: str) -> list[tuple[str, str]]:
     return [(f'outputnode.{name}', f'inputnode.{name}') for name in names]
 
 
-def _resample(workflow: LiterateWorkflow) -> None:
-    """Add the nodes that resample the image and its mask, once, onto the output grid."""
+def _resample(workflow: LiterateWorkflow, template: Template) -> None:
+    """Add the nodes that resample the image and its mask, once, onto each output grid."""
     inputnode = workflow.get_node('inputnode')
     registration_wf = workflow.get_node('registration_wf')
-    for source, interpolation, target in (
-        ('t1w_preproc', T1W_INTERPOLATION, 't1w_std'),
-        ('t1w_mask', 'nearest', 'mask_std'),
-    ):
-        apply = ApplyTransforms(interpolation=interpolation)
-        resample = pe.Node(apply, name=f'apply_{source}', mem_gb=1.5)
-        workflow.connect(
-            [
-                (
-                    inputnode,
-                    resample,
-                    [('template_reference', 'reference_image'), (source, 'in_file')],
-                ),
-                (registration_wf, resample, [('outputnode.t1w2std', 'transform')]),
-                *(
-                    (resample, workflow.get_node(name), [('out_file', f'inputnode.{target}')])
-                    for name in ('outputs_wf', 'reportlets_wf')
-                ),
-            ]
-        )
+    outputs_wf, reportlets_wf = map(workflow.get_node, ('outputs_wf', 'reportlets_wf'))
+    for ending, grid in output_grids(template).items():
+        for source, interpolation, target in (
+            ('t1w_preproc', T1W_INTERPOLATION, 't1w_std'),
+            ('t1w_mask', 'nearest', 'mask_std'),
+        ):
+            apply = ApplyTransforms(interpolation=interpolation)
+            resample = pe.Node(apply, name=f'apply_{source}{ending}', mem_gb=1.5)
+            workflow.connect(
+                [
+                    (inputnode, resample, [(source, 'in_file')]),
+                    (registration_wf, resample, [('outputnode.t1w2std', 'transform')]),
+                    (resample, outputs_wf, [('out_file', f'inputnode.{target}{ending}')]),
+                ]
+            )
+            if grid is template:
+                workflow.connect(
+                    [
+                        (inputnode, resample, [('template_reference', 'reference_image')]),
+                        (resample, reportlets_wf, [('out_file', f'inputnode.{target}')]),
+                    ]
+                )
+            else:
+                apply.inputs.reference_image = str(grid.t1w)
 
 
 def _cite(template: Template) -> str:
