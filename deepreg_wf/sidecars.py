@@ -71,7 +71,9 @@ def native(
     return preproc, mask
 
 
-def transforms(source: Path, template: Template) -> tuple[Derivative, Derivative]:
+def transforms(
+    source: Path, template: Template, drawn: Sequence[str] = ()
+) -> tuple[Derivative, Derivative]:
     """Describe the composite transforms to the template and back.
 
     Parameters
@@ -80,6 +82,8 @@ def transforms(source: Path, template: Template) -> tuple[Derivative, Derivative
         The raw image.
     template
         Names the space.
+    drawn
+        BIDS URIs of masks that people have drawn.
 
     Returns
     -------
@@ -88,11 +92,14 @@ def transforms(source: Path, template: Template) -> tuple[Derivative, Derivative
 
     """
     space = _label(template)
-    forward = _transform(source, 't1w2std', ('T1w', space), template)
-    return forward, _transform(source, 'std2t1w', (space, 'T1w'), template)
+    sources = [*_preproc_and_mask(source), *drawn]
+    forward = _transform(source, 't1w2std', ('T1w', space), template, sources)
+    return forward, _transform(source, 'std2t1w', (space, 'T1w'), template, sources)
 
 
-def _transform(source: Path, field: str, ends: tuple[str, str], template: Template) -> Derivative:
+def _transform(
+    source: Path, field: str, ends: tuple[str, str], template: Template, sources: list[str]
+) -> Derivative:
     origin, target = ends
     return Derivative(
         source=source,
@@ -104,7 +111,7 @@ def _transform(source: Path, field: str, ends: tuple[str, str], template: Templa
                 f'points of {origin}, in LPS mm. An ITK composite of one affine and one '
                 'displacement field.'
             ),
-            'Sources': _preproc_and_mask(source),
+            'Sources': sources,
             'SpatialReference': template.uri,
         },
     )

@@ -157,6 +157,17 @@ def test_two_images_for_one_name_are_refused(tmp_path, twins):
     assert all(Path(twin).name in str(caught.value) for twin in twins)
 
 
+@pytest.mark.parametrize('ending', ['_label-lesion_roi.nii.gz', '_T1w_label-lesion_roi.nii'])
+def test_the_mask_of_a_lesion_belongs_to_the_image_with_its_entities(tmp_path, ending):
+    images = ('sub-01/anat/sub-01_acq-a', 'sub-01/anat/sub-01_acq-b')
+    root = make_dataset(tmp_path, *(f'{image}_T1w.nii.gz' for image in images))
+    (root / f'{images[1]}{ending}').touch()
+    (root / f'sub-01/anat/sub-01{ending}').touch()
+    found = find_inputs(select(root))
+    assert len(found.images) == 2
+    assert found.lesions == {root / f'{images[1]}_T1w.nii.gz': root / f'{images[1]}{ending}'}
+
+
 def test_names_are_checked_unless_asked_not_to(tmp_path):
     root = make_dataset(tmp_path / 'bids', 'sub-01/anat/sub-01_run-1_acq-fast_T1w.nii.gz')
     with pytest.raises(InputError, match='not a name that BIDS allows'):

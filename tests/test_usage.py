@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
 pytestmark = pytest.mark.slow
 
+VALIDATOR = shutil.which('bids-validator-deno', path=Path(sys.executable).parent)
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'usage.md'
 BUNDLED = 'MNI152NLin2009aSym'
 OTHER = 'MNI152NLin2009cAsym'
@@ -41,6 +43,10 @@ def make_dataset(root: Path) -> None:
         folder = root / 'sub-01' / f'ses-{session}' / 'anat'
         folder.mkdir(parents=True, exist_ok=True)
         brain.to_filename(folder / f'sub-01_ses-{session}_{middle}T1w.nii.gz')
+    lesion = np.zeros(brain.shape, np.uint8)
+    lesion[16:21, 30:35, 20:25] = 1
+    drawn = nb.Nifti1Image(lesion, brain.affine)
+    drawn.to_filename(root / 'sub-01/ses-post/anat/sub-01_ses-post_label-lesion_roi.nii.gz')
     description = {'Name': 'tiny', 'BIDSVersion': '1.10.0'}
     (root / 'dataset_description.json').write_text(json.dumps(description))
 
@@ -95,6 +101,26 @@ def test_every_image_and_template_has_its_derivatives(folder: Path) -> None:
     for stem in ('sub-01_ses-pre', 'sub-01_ses-post', 'sub-01_ses-post_acq-fast'):
         expected |= stored(stem, BUNDLED) | stored(stem, BUNDLED, '_res-2') | stored(stem, OTHER)
     assert found == expected
+
+
+def test_a_lesion_is_told_of_where_one_was_drawn(folder: Path) -> None:
+    with_lesion = {
+        path.name.partition('_from')[0]
+        for path in (folder / 'out').rglob('*_xfm.json')
+        if any('lesion' in source for source in json.loads(path.read_text())['Sources'])
+    }
+    assert with_lesion == {'sub-01_ses-post'}
+    page = (folder / 'out' / 'sub-01.html').read_text('utf-8')
+    assert page.count('sub-01_ses-post_label-lesion_roi.nii.gz') == 1
+
+
+@pytest.mark.skipif(VALIDATOR is None, reason='no BIDS validator')
+def test_the_validator_finds_nothing(folder: Path) -> None:
+    words = [VALIDATOR, folder / 'out', '--format', 'json']
+    environment = os.environ | {'NO_COLOR': '1'}
+    call = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    issues = json.loads(call.stdout)['issues']['issues']
+    assert [issue for issue in issues if issue['severity'] == 'error'] == []
 
 
 def test_the_group_has_its_page_and_both_templates(folder: Path) -> None:

@@ -159,6 +159,19 @@ def test_another_resolution_of_a_template_is_resampled_to_and_not_registered_to(
     assert references['apply_t1w_preproc_res2'] == str(coarse)
 
 
+def test_the_mask_of_a_lesion_reaches_the_registration_of_its_image_alone(build, bids_dir):
+    image = min(bids_dir.glob('sub-*/**/*_T1w.nii.gz'))
+    lesion = image.with_name(image.name.replace('_T1w', '_label-lesion_roi'))
+    lesion.touch()
+    graph = expand(build(lesions={image: lesion}))
+    masks = {
+        node.fullname.split('.')[1]: node.inputs.lesion_mask
+        for node in graph.nodes
+        if node.name == 'fill' and isdefined(node.inputs.lesion_mask)
+    }
+    assert masks == {single_subject_name(image): str(lesion)}
+
+
 def test_steps_say_which_template_they_are_about(build, bids_dir):
     images = {name: name for name in NAMES}
     steps = Glossary.of(build(spaces=['A', 'B']), images).steps.values()

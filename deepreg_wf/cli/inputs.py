@@ -12,6 +12,7 @@ from typing import Any
 
 from ..derivatives import derivative_path, parse_entities
 from ..errors import InputError
+from ..lesions import find_lesions
 from ..precomputed import Precomputed, find_precomputed, read_folders
 from ..settings import Selection, Settings
 
@@ -34,6 +35,8 @@ class Inputs:
         Folders of derivatives by name.
     precomputed
         What is taken from there, by image.
+    lesions
+        Masks of lesions, by image.
 
     """
 
@@ -41,6 +44,7 @@ class Inputs:
     without_t1w: tuple[str, ...] = ()
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     precomputed: Mapping[Path, Precomputed] = field(default_factory=dict)
+    lesions: Mapping[Path, Path] = field(default_factory=dict)
 
     @property
     def images(self) -> list[Path]:
@@ -134,6 +138,7 @@ def find_inputs(selection: Selection) -> Inputs:
         without_t1w=lacking,
         derivatives=folders,
         precomputed=find_precomputed(found, folders),
+        lesions=find_lesions(found),
     )
 
 

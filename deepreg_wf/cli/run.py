@@ -217,6 +217,7 @@ def _build(this: Run) -> Any:
         skull_strip=settings.anatomical.skull_strip,
         skull_strip_method=settings.anatomical.skull_strip_method,
         precomputed=this.inputs.precomputed,
+        lesions=this.inputs.lesions,
         registration=settings.registration,
         device=this.resources.device,
         omp_nthreads=this.resources.omp_nthreads,

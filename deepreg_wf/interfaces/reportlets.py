@@ -223,6 +223,7 @@ class _SummaryReportletInputSpec(BaseInterfaceInputSpec):
     skull_strip_method = Str(mandatory=True, desc='how the mask came about')
     template = Str(mandatory=True, desc='name of the template space')
     template_uri = Str(desc='where the template comes from')
+    lesion_mask = File(exists=True, desc='mask of a lesion, if there is one')
 
 
 class SummaryReportlet(_Reportlet):
@@ -243,13 +244,14 @@ class SummaryReportlet(_Reportlet):
     def _draw(self) -> str:
         from deepreg_wf.reports import summary
 
-        uri = self.inputs.template_uri
+        uri, lesion = self.inputs.template_uri, self.inputs.lesion_mask
         return summary(
             Path(self.inputs.t1w_file),
             Path(self.inputs.in_mask),
             template=self.inputs.template,
             template_uri=uri if isdefined(uri) else '',
             skull_strip_method=self.inputs.skull_strip_method,
+            lesion_file=Path(lesion) if isdefined(lesion) else None,
         )
 
 

@@ -47,6 +47,7 @@ def summary(
     template: str,
     template_uri: str,
     skull_strip_method: str,
+    lesion_file: Path | None = None,
 ) -> str:
     """Say what was registered to what.
 
@@ -62,6 +63,8 @@ def summary(
         Where the template comes from.
     skull_strip_method : str
         How the mask came about, as ``SkullStrip`` tells.
+    lesion_file : Path, optional
+        Mask of a lesion that took no part in the registration.
 
     Returns
     -------
@@ -73,9 +76,12 @@ def summary(
         ('T1-weighted image', t1w_file.name, str(t1w_file.parent)),
         ('Grid', *_describe_grid(t1w_file)),
         ('Brain mask', method, note),
-        ('Volume in the mask', _brain_volume(mask_file), ''),
+        ('Volume in the mask', _volume(mask_file), ''),
         ('Template', template, template_uri),
     ]
+    if lesion_file is not None:
+        note = f'{lesion_file.name}; it has no part in the deformable registration'
+        rows.append(('Lesion', _volume(lesion_file), note))
     return render('summary.html', rows=rows)
 
 
@@ -179,7 +185,7 @@ def _describe_grid(path: Path) -> tuple[str, str]:
     return f'{size} voxels of {spacing} mm', axes + oblique
 
 
-def _brain_volume(path: Path) -> str:
+def _volume(path: Path) -> str:
     import nibabel as nb
 
     mask = nb.Nifti1Image.from_filename(path)

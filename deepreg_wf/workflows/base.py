@@ -41,6 +41,7 @@ def init_deepreg_wf(
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
     precomputed: Mapping[Path, Precomputed] | None = None,
+    lesions: Mapping[Path, Path] | None = None,
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
@@ -87,6 +88,8 @@ def init_deepreg_wf(
         What strips.
     precomputed : mapping of Path to Precomputed, optional
         Masks and preprocessed images that other programs have made, by raw image.
+    lesions : mapping of Path to Path, optional
+        Masks of lesions, by raw image.
     registration : Registration
         Where the momentum comes from and on which grid it lives.
     device : str
@@ -134,6 +137,7 @@ def init_deepreg_wf(
             skull_strip=skull_strip,
             skull_strip_method=skull_strip_method,
             precomputed=(precomputed or {}).get(image, NOTHING),
+            lesion=(lesions or {}).get(image),
             registration=registration,
             device=device,
             omp_nthreads=omp_nthreads,
@@ -161,6 +165,7 @@ def init_single_subject_wf(
     skull_strip: str = 'auto',
     skull_strip_method: str = 'auto',
     precomputed: Precomputed = NOTHING,
+    lesion: Path | None = None,
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
     omp_nthreads: int = 1,
@@ -192,6 +197,8 @@ def init_single_subject_wf(
         The raw image.
     precomputed : Precomputed
         What other programs have made of it.
+    lesion : Path, optional
+        Mask of a lesion in it.
     bids_dir, output_dir, templates, level, skull_strip, skull_strip_method, registration, \
 device, omp_nthreads, batch_size, random_seed, sloppy
         As in `init_deepreg_wf`.
@@ -234,6 +241,7 @@ device, omp_nthreads, batch_size, random_seed, sloppy
             template=template,
             native=templates if number == 0 else (),
             sources=precomputed.sources,
+            lesion=lesion,
             level=level,
             registration=registration,
             device=device,

@@ -10,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf import sidecars
+from deepreg_wf.derivatives import bids_uri
 from deepreg_wf.interfaces.bids import DerivativesDataSink
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def init_outputs_wf(
     native: bool = True,
     level: str = 'full',
     sources: Sequence[str] = (),
+    lesion: Path | None = None,
     name: str = 'outputs_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that stores the derivatives of one T1-weighted image.
@@ -75,6 +77,8 @@ def init_outputs_wf(
         the space of the template, and the log-Jacobian.
     sources : sequence of str
         BIDS URIs of what other programs have made of the image, if it was taken from there.
+    lesion : Path, optional
+        Mask of a lesion, in the raw dataset.
     name : str
         Name of the workflow.
 
@@ -108,9 +112,10 @@ uncertainty
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
+    drawn = () if lesion is None else (bids_uri(lesion, bids_dir, 'raw'),)
     derivatives = [
         *(sidecars.native(t1w_file, bids_dir, sources) if native else ()),
-        *sidecars.transforms(t1w_file, template),
+        *sidecars.transforms(t1w_file, template, drawn),
         *sidecars.on_output_grids(t1w_file, template),
         *sidecars.on_registration_grid(t1w_file, template, registration_resolution, direction),
     ]

@@ -63,6 +63,7 @@ def init_reportlets_wf(
     t1w_file: Path,
     template: Template,
     native: Sequence[Template] = (),
+    lesion: Path | None = None,
     convergence: bool = True,
     uncertainty: bool = False,
     name: str = 'reportlets_wf',
@@ -96,6 +97,8 @@ def init_reportlets_wf(
         Its images are drawn, its name tells the space.
     native : sequence of Template
         Templates that the summary names; without any, neither it nor the brain mask is drawn.
+    lesion : Path, optional
+        Mask of a lesion that was taken out of the registration.
     convergence : bool
         Draw the energy of the matching; nothing is matched where momenta are predicted.
     uncertainty : bool
@@ -135,6 +138,8 @@ def init_reportlets_wf(
     if template.cohort is not None:
         space['cohort'] = template.cohort
     reportlets = _reportlets(t1w_file, template, native)
+    if lesion is not None:
+        reportlets['summary'].inputs.lesion_mask = str(lesion)
     wanted = {'convergence': convergence, 'uncertainty': uncertainty}
     wanted |= dict.fromkeys(_NATIVE, bool(native))
     for desc in (desc for desc, is_wanted in wanted.items() if not is_wanted):

@@ -43,6 +43,11 @@ The bias-corrected image and its mask were resampled onto the template *{space}*
 step, with linear and nearest-neighbor interpolation.
 
 """
+_LESION = """\
+Where a lesion had been drawn, the image took the intensities of the template, so that the lesion had
+no part in the deformable registration.
+
+"""
 
 
 def init_space_wf(
@@ -53,6 +58,7 @@ def init_space_wf(
     template: Template,
     native: Sequence[Template] = (),
     sources: Sequence[str] = (),
+    lesion: Path | None = None,
     level: str = 'full',
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
@@ -92,6 +98,8 @@ def init_space_wf(
         too: once is enough.
     sources : sequence of str
         BIDS URIs of what other programs have made of the image, if it was taken from there.
+    lesion : Path, optional
+        Mask of a lesion in the image, which nothing of the template corresponds to.
     level : {'minimal', 'full'}
         Which derivatives are stored, as in `init_outputs_wf`.
     registration : Registration
@@ -155,6 +163,7 @@ def init_space_wf(
         native=bool(native),
         level=level,
         sources=sources,
+        lesion=lesion,
     )
     matched = is_matched(registration.momentum, registration.refine)
     reportlets_wf = init_reportlets_wf(
@@ -162,6 +171,7 @@ def init_space_wf(
         t1w_file=t1w_file,
         template=template,
         native=native,
+        lesion=lesion,
         convergence=matched,
         uncertainty=registration.uncertainty > 0,
     )
@@ -180,6 +190,9 @@ def init_space_wf(
     )
     _resample(workflow, template)
     workflow.__postdesc__ = _RESAMPLING.format(space=template.space, citation=_cite(template))
+    if lesion is not None:
+        registration_wf.inputs.inputnode.lesion_mask = str(lesion)
+        workflow.__postdesc__ = _LESION + workflow.__postdesc__
     return workflow
 
 
