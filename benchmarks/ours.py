@@ -45,7 +45,8 @@ def register_lddmm(
     """
     with Stopwatch(moving.device) as watch:
         grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **metric)
-        geodesic = lddmm.match(moving, fixed, grid, similarity=similarity).geodesic
+        momentum = lddmm.match(moving, fixed, grid, similarity=similarity).momentum
+        geodesic = lddmm.shoot_invertible(momentum, grid)[1]
     return _outcome(geodesic, watch)
 
 
@@ -121,18 +122,18 @@ def register_network(
         grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **parameters)
         momentum = predict(prediction, moving, fixed, grid)
         if corrected:
-            momentum = correct(correction, momentum, moving, fixed, grid)
+            repeats = 1 if refine else None
+            momentum = correct(correction, momentum, moving, fixed, grid, repeats=repeats)
         if refine:
-            geodesic = lddmm.match(
+            momentum = lddmm.match(
                 moving,
                 fixed,
                 grid,
                 similarity=lddmm.DEFAULT_SIMILARITY,
-                schedule=lddmm.Schedule(iterations=(refine,)),
+                schedule=lddmm.Schedule(refine),
                 start=momentum,
-            ).geodesic
-        else:
-            geodesic = lddmm.shoot(momentum, grid)
+            ).momentum
+        geodesic = lddmm.shoot_invertible(momentum, grid)[1]
     return _outcome(geodesic, watch)
 
 

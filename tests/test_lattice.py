@@ -33,6 +33,14 @@ def test_restriction_is_the_adjoint_of_lifting(factor) -> None:
     )
 
 
+def test_a_momentum_goes_from_lattice_to_lattice_as_by_way_of_the_voxels() -> None:
+    fine, coarse = (Lattice.around(metric(), spacing=spacing) for spacing in (2.5, 4.0))
+    momentum = noise(fine.metric.shape)
+    torch.testing.assert_close(
+        coarse.restrict_from(fine, momentum), coarse.restrict(fine.lift(momentum))
+    )
+
+
 def test_what_the_kernel_damps_sets_the_spacing() -> None:
     image = metric()
     limit = coarsest_spacing(image)
@@ -43,7 +51,8 @@ def test_what_the_kernel_damps_sets_the_spacing() -> None:
 
 
 def test_blocks_larger_than_the_limit_set_the_spacing() -> None:
-    assert Lattice.around(metric((2.0, 2.0, 2.0)), 4).metric.spacing == (8.0, 8.0, 8.0)
+    lattices = [Lattice.around(metric((2.0,) * 3), 4, **of) for of in ({}, {'spacing': 5.0})]
+    assert [lattice.metric.spacing for lattice in lattices] == [(8.0, 8.0, 8.0)] * 2
 
 
 def test_a_rough_kernel_needs_every_voxel() -> None:

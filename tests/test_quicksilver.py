@@ -364,6 +364,12 @@ def test_a_correction_takes_steps_each_from_where_the_last_one_led() -> None:
     expected = blocks.colour(smooth_momentum(blocks, 0.02)) + blocks.colour(found - start)
     corrected = correct(net, blocks.colour(smooth_momentum(blocks, 0.02)), moving, fixed, metric)
     assert torch.allclose(corrected, expected, atol=FLOAT32 * float(expected.abs().max()))
+    once = replace(net, spec=replace(net.spec, repeats=1))
+    start = blocks.colour(smooth_momentum(blocks, 0.02))
+    assert torch.equal(
+        correct(net, start, moving, fixed, metric, repeats=1),
+        correct(once, start, moving, fixed, metric),
+    )
 
 
 @pytest.mark.parametrize('size', [-1.0, 50.0])

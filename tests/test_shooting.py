@@ -7,11 +7,21 @@ import math
 import pytest
 import torch
 
-from deepreg_wf.lddmm import DEFAULT_METRIC, Metric, diagnostics, fields, shoot, shoot_inverse
+from deepreg_wf.lddmm import (
+    DEFAULT_METRIC,
+    Geodesic,
+    Metric,
+    diagnostics,
+    fields,
+    shoot,
+    shoot_inverse,
+    shoot_invertible,
+)
 from deepreg_wf.lddmm.lattice import Lattice
 from deepreg_wf.lddmm.shooting import (
     MAX_COURANT,
     MIN_STEPS,
+    SHORTER,
     adjoint,
     coadjoint,
     follow,
@@ -51,6 +61,34 @@ def test_no_momentum_no_motion() -> None:
     assert not geodesic.phi.any()
     assert not geodesic.phi_inverse.any()
     assert geodesic.energy_drift == 0
+
+
+def test_what_does_not_fold_is_shot_as_it_is() -> None:
+    momentum, metric = problem(16)
+    shot, geodesic = shoot_invertible(momentum, metric)
+    assert shot is momentum
+    torch.testing.assert_close(geodesic.phi, shoot(momentum, metric).phi)
+
+
+def test_what_folds_on_the_grid_is_shortened_no_more_than_it_must() -> None:
+    momentum, metric = problem(16, amplitude=40.0)
+    assert _smallest_jacobian(shoot(momentum, metric)) < 0
+    shot, geodesic = shoot_invertible(momentum, metric)
+    assert _smallest_jacobian(geodesic) > 0
+    assert _smallest_jacobian(shoot(shot / SHORTER, metric)) <= 0
+    torch.testing.assert_close(geodesic.phi, shoot(shot, metric).phi)
+
+
+def test_what_diverges_is_refused() -> None:
+    momentum, metric = problem(16)
+    momentum[0, 5, 5, 5] = torch.nan
+    with pytest.raises(ValueError, match='not finite'):
+        shoot_invertible(momentum, metric)
+
+
+def _smallest_jacobian(geodesic: Geodesic) -> float:
+    maps = (geodesic.phi, geodesic.phi_inverse)
+    return min(float(fields.jacobian_determinant(field).min()) for field in maps)
 
 
 def test_coadjoint_is_the_exact_transpose_of_adjoint() -> None:
@@ -156,6 +194,7 @@ def test_steps_grow_with_speed() -> None:
     momentum, metric = problem(16)
     lattice = Lattice.around(metric)
     momentum = lattice.restrict(momentum)
+    assert steps_needed(momentum * 0, lattice) == 1
     assert steps_needed(momentum * 1e-3, lattice) == MIN_STEPS
     speed = lattice.metric.velocity(momentum).abs().sum(dim=0).max() / lattice.metric.spacing[0]
     factor = 10 * MAX_COURANT / speed

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from nipype.interfaces.base import isdefined
+from nipype.interfaces.base import Undefined, isdefined
 from nipype.pipeline.engine.utils import generate_expanded_graph
 from niworkflows.utils.testing import generate_bids_skeleton
 
@@ -208,7 +208,9 @@ def test_options_reach_their_nodes(build, option, value, interface, trait, expec
     ('registration', 'interface', 'trait', 'expected'),
     [
         (Registration(direction=TURNED), 'GeodesicShooting', 'direction', TURNED),
-        (Registration(refine=7), 'RefineMomentum', 'iterations', [7]),
+        (Registration(refine=7), 'RefineMomentum', 'iterations', 7),
+        (Registration(refine=7), 'CorrectMomentum', 'repeats', 1),
+        (Registration(refine=0), 'CorrectMomentum', 'repeats', Undefined),
         (Registration(uncertainty=9), 'TransformUncertainty', 'samples', 9),
         (
             Registration(uncertainty=9, direction=TURNED),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..lddmm import Metric
-from ..lddmm.lattice import Lattice
+from ..lddmm.lattice import Lattice, coarsest_spacing
 from ..lddmm.matching import NEGLIGIBLE_GAIN
 
 MODES = 5
@@ -72,7 +72,7 @@ class Momenta:
     def __init__(self, metric: Metric, count: int) -> None:
         from sklearn.decomposition import IncrementalPCA
 
-        self._lattice = Lattice.around(metric, negligible=NEGLIGIBLE_GAIN)
+        self._lattice = Lattice.around(metric, spacing=coarsest_spacing(metric, NEGLIGIBLE_GAIN))
         self._root = self._lattice.metric.root
         # That of the inner product, so that squares are energies.
         self._unit = math.sqrt(self._lattice.metric.voxel_volume)

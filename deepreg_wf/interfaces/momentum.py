@@ -27,8 +27,11 @@ class _RefineMomentumInputSpec(ComputeInputSpec):
     moving_mask = File(exists=True, desc='where the moving image counts; everywhere by default')
     momentum = File(exists=True, desc='momentum to start from; none by default')
     metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
-    iterations = traits.List(
-        traits.Int, desc='most iterations per level, coarsest first; the last is the full grid'
+    iterations = traits.Either(
+        traits.Int,
+        traits.List(traits.Int),
+        desc='most iterations per level, coarsest first, the last being the full grid; or a '
+        'number for each level from 4 mm on',
     )
 
 
@@ -44,7 +47,7 @@ class RefineMomentum(SimpleInterface):
     Examples
     --------
     >>> refine = RefineMomentum(moving_image='template_brain.nii.gz', fixed_image='aligned.nii.gz')
-    >>> refine.inputs.iterations = [2]
+    >>> refine.inputs.iterations = 2
     >>> Path(refine.run().outputs.momentum).name
     'momentum.nii.gz'
     """
@@ -96,7 +99,9 @@ class RefineMomentum(SimpleInterface):
         from deepreg_wf.lddmm import Schedule
 
         iterations = self.inputs.iterations
-        return Schedule(iterations=tuple(iterations)) if isdefined(iterations) else Schedule()
+        if not isdefined(iterations):
+            return Schedule()
+        return Schedule(iterations if isinstance(iterations, int) else tuple(iterations))
 
     def _optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:
         path = getattr(self.inputs, name)
@@ -119,12 +124,15 @@ class _GeodesicShootingInputSpec(ComputeInputSpec):
 class _GeodesicShootingOutputSpec(TraitedSpec):
     warp = File(exists=True, desc='displacement from template points to subject points')
     inverse_warp = File(exists=True, desc='displacement from subject points to template points')
-    log_jacobian = File(exists=True, desc='log-determinant of the warp; NaN where it folds')
+    log_jacobian = File(exists=True, desc='log-determinant of the warp')
+    momentum = File(exists=True, desc='what was shot: shortened, should a map fold otherwise')
     trace = File(exists=True, desc='metric, time steps and energies (JSON)')
 
 
 class GeodesicShooting(SimpleInterface):
     """Shoot a momentum to the maps between template and subject, both on the template grid.
+
+    Neither map folds: a momentum whose maps would is shortened until they do not.
 
     Examples
     --------
@@ -140,27 +148,30 @@ class GeodesicShooting(SimpleInterface):
         import torch
 
         from deepreg_wf import lddmm
-        from deepreg_wf.spatial import save_displacement, save_image
+        from deepreg_wf.spatial import save_displacement, save_image, save_vector
 
         torch.set_num_threads(self.inputs.num_threads)
         momentum, grid = load_tensor(self.inputs.momentum, self.inputs.device, vector=True)
         parameters = self.inputs.metric if isdefined(self.inputs.metric) else lddmm.DEFAULT_METRIC
         metric = lddmm.Metric(grid.shape, grid.spacing, device=self.inputs.device, **parameters)
-        geodesic = lddmm.shoot(momentum, metric)
-        warp, inverse = geodesic.phi.cpu(), geodesic.phi_inverse.cpu()
-        if not (warp.isfinite().all() and inverse.isfinite().all()):
+        try:
+            shot, geodesic = lddmm.shoot_invertible(momentum, metric)
+        except ValueError as error:
             raise InputError(
-                f'{self.inputs.momentum}: shooting it diverges; look at the mask and the affine.'
-            )
+                f'{self.inputs.momentum}: {error}; look at the mask and the affine.'
+            ) from error
+        warp, inverse = geodesic.phi.cpu(), geodesic.phi_inverse.cpu()
         if self.inputs.direction == 'subject-to-template':
             warp, inverse = inverse, warp
         folder = Path(runtime.cwd)
         save_displacement(folder / 'warp.nii.gz', warp.numpy(), grid)
         save_displacement(folder / 'inverse_warp.nii.gz', inverse.numpy(), grid)
-        # The logarithm of a negative determinant is NaN, and that of zero is made so.
         log_jacobian = lddmm.fields.jacobian_determinant(warp).log()
-        log_jacobian[log_jacobian.isinf()] = torch.nan
         save_image(folder / 'log_jacobian.nii.gz', log_jacobian.numpy(), grid)
+        self._results['momentum'] = self.inputs.momentum
+        if shot is not momentum:
+            save_vector(folder / 'momentum.nii.gz', shot.cpu().numpy(), grid)
+            self._results['momentum'] = str(folder / 'momentum.nii.gz')
         trace = {
             'metric': metric.parameters,
             'steps': len(geodesic.energy) - 1,

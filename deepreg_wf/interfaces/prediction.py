@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nipype import logging
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_brain, load_tensor
@@ -71,6 +71,9 @@ class PredictMomentum(SimpleInterface):
 
 class _CorrectMomentumInputSpec(_NetworkInputSpec):
     momentum = File(exists=True, mandatory=True, desc='momentum to be corrected')
+    repeats = traits.Range(
+        low=1, desc='how often the network is applied; by default as often as the weights say'
+    )
 
 
 class CorrectMomentum(SimpleInterface):
@@ -103,6 +106,7 @@ class CorrectMomentum(SimpleInterface):
                 work.moving,
                 work.fixed,
                 work.metric,
+                repeats=self.inputs.repeats if isdefined(self.inputs.repeats) else None,
                 batch_size=self.inputs.batch_size,
             )
         self._results |= work.save(momentum, Path(runtime.cwd))

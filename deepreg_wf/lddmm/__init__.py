@@ -8,7 +8,7 @@ from .images import normalise
 from .matching import DEFAULT_SIMILARITY, Match, match
 from .metric import DEFAULT_METRIC, Metric
 from .original import ORIGINAL_METRIC, shoot_original
-from .shooting import Geodesic, shoot, shoot_inverse
+from .shooting import Geodesic, shoot, shoot_inverse, shoot_invertible
 from .similarity import LNCC, SSD
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     'normalise',
     'shoot',
     'shoot_inverse',
+    'shoot_invertible',
     'shoot_original',
 ]

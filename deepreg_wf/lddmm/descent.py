@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .metric import Metric
 
-ITERATIONS = (25, 8, 4)
+ITERATIONS = (25, 15, 4)
 """Most iterations per level, from 4 mm on, at half the spacing each; the last for all finer."""
 
 COARSEST = 4.0
@@ -35,10 +35,10 @@ class Schedule:
 
     Attributes
     ----------
-    iterations : tuple of int
+    iterations : tuple of int, or int
         Most iterations per level, coarsest first; the last level is the grid of the images and
-        each before it halves the resolution. None: as many levels as lead from `COARSEST` to the
-        grid, with `ITERATIONS`.
+        each before it halves the resolution. A number: the same at as many levels as lead from
+        `COARSEST` to the grid. None: `ITERATIONS` at these.
     tolerance : float
         A level ends when `patience` iterations gain less than this share of what it has gained.
     patience : int
@@ -46,16 +46,18 @@ class Schedule:
         Pairs that L-BFGS keeps.
     """
 
-    iterations: tuple[int, ...] | None = None
+    iterations: tuple[int, ...] | int | None = None
     tolerance: float = 0.02
     patience: int = 3
     history: int = 5
 
     def levels(self, spacing: Sequence[float]) -> tuple[int, ...]:
         """Most iterations per level for images of a spacing in mm, coarsest first."""
-        if self.iterations is not None:
+        if isinstance(self.iterations, tuple):
             return self.iterations
         count = 1 + max(1, round(math.log2(COARSEST / min(spacing))))
+        if self.iterations is not None:
+            return (self.iterations,) * count
         return (*ITERATIONS, *[ITERATIONS[-1]] * count)[:count]
 
 

@@ -50,10 +50,8 @@ class Lattice:
     factor: int = 1
 
     @classmethod
-    def around(
-        cls, image: Metric, factor: int = 1, *, negligible: float = NEGLIGIBLE_GAIN
-    ) -> Lattice:
-        """Lay the coarsest lattice that the metric allows around an image.
+    def around(cls, image: Metric, factor: int = 1, *, spacing: float | None = None) -> Lattice:
+        """Lay a lattice around an image.
 
         Parameters
         ----------
@@ -61,19 +59,21 @@ class Lattice:
             On the voxels of the image.
         factor : int
             The lattice need be no finer than blocks of `factor` voxels a side.
-        negligible : float
-            Share of the kernel's largest gain below which frequencies are left out.
+        spacing : float, optional
+            Of the lattice, in mm, where blocks are not larger; by default the coarsest that the
+            metric allows.
         """
-        shape, spacing, origin = [], [], []
+        coarsest = coarsest_spacing(image) if spacing is None else spacing
+        shape, steps, origin = [], [], []
         for n, h in zip(image.shape, image.spacing, strict=True):
-            step = max(factor * h, coarsest_spacing(image, negligible))
+            step = max(factor * h, coarsest)
             extent = n * h + MARGIN * image.decay_length
             shape.append(spectral.friendly_size(math.ceil(extent / step)))
-            spacing.append(step)
+            steps.append(step)
             # Whole voxels of margin: a lattice as fine as the image coincides with its voxels.
             origin.append(float(math.floor((shape[-1] * step - n * h) / 2 / h)))
         x, y, z = origin
-        return cls(image.with_grid(shape, spacing), image, (x, y, z), factor)
+        return cls(image.with_grid(shape, steps), image, (x, y, z), factor)
 
     def coarsened(self, factor: int) -> Lattice:
         """The same lattice around the image averaged over blocks of `factor` voxels a side."""
@@ -91,6 +91,12 @@ class Lattice:
         down = [matrix.T for matrix in self._to_voxels]
         share = self.image.voxel_volume / self.metric.voxel_volume
         return spectral.resample(momentum, down) * share
+
+    def restrict_from(self, other: Lattice, momentum: Tensor) -> Tensor:
+        """Bring a momentum, (..., 3, X, Y, Z), from another lattice around the same image."""
+        both = zip(self._to_voxels, other._to_voxels, strict=True)
+        share = self.image.voxel_volume / self.metric.voxel_volume
+        return spectral.resample(momentum, [down.T @ up for down, up in both]) * share
 
     def lift(self, momentum: Tensor) -> Tensor:
         """Evaluate a momentum, (..., 3, X, Y, Z), of the lattice at the voxels of the image."""

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import fields
 from .descent import Progress, Schedule, minimise
 from .energy import Energy, Pair
 from .images import block_average, content_box, pad_to_multiple
-from .lattice import Lattice
+from .lattice import Lattice, coarsest_spacing
 from .metric import Metric
-from .shooting import Geodesic, shoot
 from .similarity import LNCC, SSD
 
 DEFAULT_SIMILARITY = LNCC(width=2.0, weight=0.2)
 
 NEGLIGIBLE_GAIN = 1 / 125
 """As that of `Lattice`, but on the way to a momentum: a lattice of 4 mm, five times as fast."""
+
+VOXELS_PER_POINT = 2
+"""Voxels of a level to a point of its lattice, each way.
+
+The forces of images are products with their gradients, and bring frequencies that the images of a
+level do not tell apart from those of the next.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,8 @@ class Match:
     Attributes
     ----------
     momentum : Tensor, shape (3, X, Y, Z)
-        Initial momentum m_0.
-    geodesic : Geodesic
-        What the momentum shoots; neither map folds.
+        Initial momentum m_0; no step of the way led to a fold, and `shoot_invertible` sees to it
+        that it does not fold on a finer lattice either.
     energies : tuple of tuple of float
         Energy before and after each iteration, per level, coarsest first.
     spacings : tuple of float
@@ -39,7 +43,6 @@ class Match:
     """
 
     momentum: Tensor
-    geodesic: Geodesic
     energies: tuple[tuple[float, ...], ...]
     spacings: tuple[float, ...]
 
@@ -91,9 +94,8 @@ def match(
     inside = momentum[box]
     found, energies = _descend(pair, metric, similarity, schedule, cut(start), progress)
     inside.copy_(found)
-    momentum, geodesic = _unfolded(momentum, metric)
     spacings = tuple(max(metric.spacing) * 2**level for level in range(halvings, -1, -1))
-    return Match(momentum, geodesic, energies, spacings)
+    return Match(momentum, energies, spacings)
 
 
 def _descend(
@@ -117,7 +119,7 @@ def _descend(
     for level, iterations in enumerate(levels):
         factor = coarsest // 2**level
         level_pair = pair.map(lambda image, factor=factor: block_average(image, factor))  # type: ignore[misc]
-        lattice = Lattice.around(grid, factor, negligible=NEGLIGIBLE_GAIN)
+        lattice = _lattice_of_level(grid, factor)
         problem = Energy.of(level_pair, lattice, similarity)
         begin = lattice.restrict(momentum)
         found, trace = minimise(problem, begin, iterations, schedule, progress)
@@ -126,14 +128,8 @@ def _descend(
     return momentum[:, : shape[0], : shape[1], : shape[2]], tuple(energies)
 
 
-def _unfolded(momentum: Tensor, metric: Metric) -> tuple[Tensor, Geodesic]:
-    """Shorten a momentum until neither of its maps folds anywhere, should one do so at all."""
-    geodesic = shoot(momentum, metric)
-    while not (_is_invertible(geodesic.phi) and _is_invertible(geodesic.phi_inverse)):
-        momentum = 0.95 * momentum
-        geodesic = shoot(momentum, metric)
-    return momentum, geodesic
-
-
-def _is_invertible(displacement: Tensor) -> bool:
-    return bool(fields.jacobian_determinant(displacement).min() > 0)
+def _lattice_of_level(grid: Metric, factor: int) -> Lattice:
+    """Where the momenta are that match blocks of `factor` voxels a side."""
+    spacing = VOXELS_PER_POINT * factor * min(grid.spacing)
+    spacing = max(spacing, coarsest_spacing(grid, NEGLIGIBLE_GAIN))
+    return Lattice.around(grid, factor, spacing=spacing)

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import fields
 from .lattice import Lattice
 from .metric import Metric
 from .spectral import along
 
 MIN_STEPS = 4
 """Fewest time steps; on smooth momenta more of them change the maps by less than 0.01 voxel."""
+
+SHORTER = 0.95
+"""What is left of a momentum that folds, at each attempt."""
 
 MAX_COURANT = 0.8
 """Most lattice points that a point may travel in a step; RK4 is stable to 2.8 / pi."""
@@ -87,6 +91,42 @@ def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geod
             phi_inverse=lattice.displacement(there.inverse),
             energy=there.energy,
         )
+
+
+def shoot_invertible(momentum: Tensor, metric: Metric) -> tuple[Tensor, Geodesic]:
+    """Shoot a momentum, shortened until neither map folds anywhere, should one do so at all.
+
+    Geodesics do not fold, but their samples can: between two points the true map may bend by more
+    than a straight line between their displacements tells.
+
+    Parameters
+    ----------
+    momentum : Tensor, shape (3, X, Y, Z)
+    metric : Metric
+
+    Returns
+    -------
+    momentum : Tensor, shape (3, X, Y, Z)
+        The very tensor that was given, where nothing folds.
+    geodesic : Geodesic
+
+    Raises
+    ------
+    ValueError
+        If the momentum has values that are not finite, or shooting it diverges.
+    """
+    geodesic = shoot(momentum, metric)
+    while _folds(geodesic.phi) or _folds(geodesic.phi_inverse):
+        momentum = SHORTER * momentum
+        geodesic = shoot(momentum, metric)
+    return momentum, geodesic
+
+
+def _folds(displacement: Tensor) -> bool:
+    smallest = float(fields.jacobian_determinant(displacement).min())
+    if not math.isfinite(smallest):
+        raise ValueError('shooting the momentum diverges')
+    return smallest <= 0
 
 
 def shoot_inverse(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Tensor:
@@ -176,6 +216,8 @@ def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
     fastest = float((lattice.metric.velocity(momentum) / spacing).abs().sum(dim=-4).max())
     if not math.isfinite(fastest):
         raise ValueError('the momentum has values that are not finite')
+    if not fastest:
+        return 1
     return max(MIN_STEPS, math.ceil(fastest / MAX_COURANT))
 
 

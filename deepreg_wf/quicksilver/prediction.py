@@ -101,7 +101,8 @@ def predict(
         If the network has another metric, or blocks that the voxels do not make up.
     """
     scene = scene_of(checkpoint.spec, moving, fixed, metric)
-    return scene.blocks.colour(_advance(checkpoint, scene, scene.nothing, batch_size))
+    repeats = checkpoint.spec.repeats
+    return scene.blocks.colour(_advance(checkpoint, scene, scene.nothing, repeats, batch_size))
 
 
 def correct(
@@ -111,6 +112,7 @@ def correct(
     fixed: Tensor,
     metric: Metric,
     *,
+    repeats: int | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
     """Add to a momentum what the correction network sees that it lacks, as often as it should.
@@ -126,6 +128,8 @@ def correct(
     momentum : Tensor, shape (3, X, Y, Z)
     moving, fixed, metric, batch_size
         Those of `predict`.
+    repeats : int, optional
+        How often the network is applied; by default as often as its specification says.
 
     Returns
     -------
@@ -133,7 +137,8 @@ def correct(
     """
     scene = scene_of(checkpoint.spec, moving, fixed, metric)
     start = scene.blocks.whiten(momentum)
-    change = _advance(checkpoint, scene, start, batch_size) - start
+    repeats = repeats or checkpoint.spec.repeats
+    change = _advance(checkpoint, scene, start, repeats, batch_size) - start
     return momentum + scene.blocks.colour(change)
 
 
@@ -163,10 +168,12 @@ def propose(checkpoint: Checkpoint, view: View, batch_size: int = BATCH_SIZE) ->
     )
 
 
-def _advance(checkpoint: Checkpoint, scene: Scene, whitened: Tensor, batch_size: int) -> Tensor:
-    """Go on from a whitened momentum as often as the network is to be applied."""
+def _advance(
+    checkpoint: Checkpoint, scene: Scene, whitened: Tensor, repeats: int, batch_size: int
+) -> Tensor:
+    """Go on from a whitened momentum by as many steps as the network may take."""
     view = scene.view(whitened)
-    for left in reversed(range(checkpoint.spec.repeats)):
+    for left in reversed(range(repeats)):
         if not view.channels.numel():
             break
         change = propose(checkpoint, view, batch_size)

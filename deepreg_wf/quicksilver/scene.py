@@ -11,6 +11,7 @@ from torch import Tensor
 from ..lddmm import DEFAULT_SIMILARITY, fields
 from ..lddmm.energy import MAX_STEPS, Energy, Pair
 from ..lddmm.images import block_average, content_box, pad_to_multiple
+from ..lddmm.lattice import Lattice, coarsest_spacing
 from ..lddmm.shooting import Path, follow, steps_needed
 from .architecture import correlation_forces
 from .blocks import Blocks
@@ -20,6 +21,13 @@ FORCE = 0.1
 
 ROOM = 1
 """Blocks around the brains that take part; with more of them nothing was gained."""
+
+BLOCKS_PER_POINT = 1.5
+"""Blocks to a point, each way, of the lattice on which a momentum is shot to see where it leads.
+
+Next to a lattice as fine as the blocks this halves the time of looking. The energy of a prediction
+differs by a hundredth, where the networks take away a third.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,12 @@ class Scene:
         moving, fixed = moving[voxels], fixed[voxels]
         self._inner = blocks.of_image(moving.shape)
         self._images = images[self._box]
-        self._coarse = self._inner.lattice.coarsened(blocks.factor)
-        self._energy = _energy(moving, fixed, self._inner, detail) if hints else None
+        self._lattice = _lattice(self._inner)
+        self._coarse = self._lattice.coarsened(blocks.factor)
+        self._energy = None
+        if hints:
+            factor = _factor(blocks, detail)
+            self._energy = _energy(moving, fixed, self._lattice.coarsened(factor), factor)
 
     @property
     def nothing(self) -> Tensor:
@@ -111,7 +123,7 @@ class Scene:
         """See the pair from a whitened momentum, (3, X, Y, Z) on the blocks."""
         inside = whitened[self._box]
         momentum = self._inner.on_lattice(inside).detach()
-        steps = steps_needed(momentum, self._inner.lattice)
+        steps = steps_needed(self._coarsely(momentum), self._lattice)
         if self._energy is not None and steps > MAX_STEPS:
             return View(whitened.new_zeros(0), math.inf)
         path, energy, gradient = self._descend(momentum, steps)
@@ -136,17 +148,21 @@ class Scene:
         """Energy of a whitened momentum, differentiable; infinite where it folds."""
         if self._energy is None:
             raise ValueError('a scene without hints has no energy')
-        return self._energy.value(self._inner.on_lattice(whitened[self._box]))
+        return self._energy.value(self._coarsely(self._inner.on_lattice(whitened[self._box])))
+
+    def _coarsely(self, momentum: Tensor) -> Tensor:
+        return self._lattice.restrict_from(self._inner.lattice, momentum)
 
     def _descend(self, momentum: Tensor, steps: int) -> tuple[Path, float, Tensor]:
         """The path of a momentum, the energy at its end and the gradient of that."""
         if self._energy is None:
             with torch.no_grad():
-                return follow(momentum, self._inner.lattice, steps), math.nan, momentum
+                return follow(self._coarsely(momentum), self._lattice, steps), math.nan, momentum
         variable = momentum.requires_grad_()
         with torch.enable_grad():
-            path = follow(variable, self._inner.lattice, steps)
-            energy = self._energy.at_end(path, variable)
+            coarse = self._coarsely(variable)
+            path = follow(coarse, self._lattice, steps)
+            energy = self._energy.at_end(path, coarse)
             gradient = torch.zeros_like(momentum)
             if energy.isfinite():
                 (gradient,) = torch.autograd.grad(energy, variable)
@@ -155,17 +171,26 @@ class Scene:
     def _warp_back(self, path: Path, steps: int) -> Tensor:
         """The fixed image on the blocks, in the space of the moving one."""
         with torch.no_grad():
-            back = follow(-path.momentum.detach(), self._inner.lattice, steps)
+            back = follow(-path.momentum.detach(), self._lattice, steps)
             phi = self._coarse.displacement(back.inverse)
             return fields.interpolate(self._images[1:], phi)[0]
 
 
-def _energy(moving: Tensor, fixed: Tensor, blocks: Blocks, detail: float) -> Energy:
-    """The energy of two images at some detail."""
+def _lattice(blocks: Blocks) -> Lattice:
+    """Where momenta of blocks are shot."""
+    spacing = BLOCKS_PER_POINT * max(blocks.size)
+    return Lattice.around(blocks.image, spacing=max(spacing, coarsest_spacing(blocks.image)))
+
+
+def _factor(blocks: Blocks, detail: float) -> int:
+    """Voxels, a whole part of a block's, that come near some detail in mm."""
     factor = min(blocks.factor, max(1, round(detail / max(blocks.image.spacing))))
     while blocks.factor % factor:
         factor -= 1
-    images = pad_to_multiple(torch.stack([moving, fixed]), factor)
-    images = block_average(images, factor)
-    lattice = blocks.lattice.coarsened(factor)
+    return factor
+
+
+def _energy(moving: Tensor, fixed: Tensor, lattice: Lattice, factor: int) -> Energy:
+    """The energy of two images averaged over blocks of `factor` voxels a side."""
+    images = block_average(pad_to_multiple(torch.stack([moving, fixed]), factor), factor)
     return Energy.of(Pair(images[0], images[1]), lattice, DEFAULT_SIMILARITY)

@@ -23,8 +23,8 @@ SLOPPY_ITERATIONS = (10, 0)
 """Matching at half resolution only, for tests."""
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_affine', 't1w_mask_affine')
-_MAPS = ('warp', 'inverse_warp', 'log_jacobian', 'trace')
-_OUTPUTS = ('momentum', *_MAPS, 'matching_trace', 'uncertainty')
+_SHOT = ('momentum', 'warp', 'inverse_warp', 'log_jacobian', 'trace')
+_OUTPUTS = (*_SHOT, 'matching_trace', 'uncertainty')
 _GEODESIC = """\
 The deformable part of the transform is the end point of a geodesic of diffeomorphisms
 (large deformation diffeomorphic metric mapping, LDDMM [@beg2005; @miller2006]), given by its
@@ -37,7 +37,7 @@ _MOMENTUM = {
     'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
     'normalised cross-correlation of the images',
 }
-_REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs]
+_REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs] at each resolution
 for the local normalised cross-correlation of the images"""
 _INVERSE = """. The inverse comes from the same geodesic.
 
@@ -78,8 +78,8 @@ def init_quicksilver_wf(
     momentum : {'predict+correct', 'predict', 'optimise'}
         Where the initial momentum comes from: networks, or LDDMM matching.
     refine : int
-        Iterations of matching that a predicted momentum is refined by; 0 for none. Optimisation
-        goes on to its end whatever this says.
+        Iterations of matching at each resolution that a predicted momentum is refined by; 0 for
+        none. Optimisation goes on to its end whatever this says.
     uncertainty : int
         Momenta that are drawn to tell how sure the transform is; 0 for none.
     weights : Weights, optional
@@ -144,8 +144,7 @@ def init_quicksilver_wf(
     workflow.connect(
         [
             (last, shoot, [('momentum', 'momentum'), ('metric', 'metric')]),
-            (last, outputnode, [('momentum', 'momentum')]),
-            (shoot, outputnode, [(field, field) for field in _MAPS]),
+            (shoot, outputnode, [(field, field) for field in _SHOT]),
         ]
     )
     if last.name == 'match':
@@ -195,9 +194,12 @@ def _momentum_steps(
     steps = [_node('predict', PredictMomentum(weights=str(weights.prediction), **network), 1.5)]
     if momentum == 'predict+correct':
         correct = CorrectMomentum(weights=str(weights.correction), **network)
+        if refine:
+            # Beyond the first one, an iteration of matching gains more in the time.
+            correct.inputs.repeats = 1
         steps.append(_node('correct', correct, 2.0))
     if refine:
-        steps.append(_node('match', RefineMomentum(iterations=[refine], **compute), 3.0))
+        steps.append(_node('match', RefineMomentum(iterations=refine, **compute), 3.0))
     return steps
 
 
