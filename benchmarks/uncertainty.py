@@ -4,9 +4,9 @@
 
 The brain of the bundled template is moved by random geodesics of another metric than the one that
 networks know (those of the demonstration), given a bias field and noise, and the brain as it
-was is registered to it by momenta drawn from the probabilistic network. Prints, for each, the rank
-correlation of uncertainty and error over the voxels of the brain, and a calibration table; draws
-the calibration into WORK/uncertainty.svg.
+was is registered to it by prediction and correction. Prints, for each, the rank correlation of the
+error and the uncertainty that is stated over the voxels of the brain, and a calibration table;
+draws the calibration into WORK/uncertainty.svg.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from deepreg_wf.demo.truth import Truth, draw_truth
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
-from deepreg_wf.quicksilver import Checkpoint, draw_momenta, load_checkpoint
+from deepreg_wf.quicksilver import Checkpoint, correct, load_checkpoint, predict, sample_uncertainty
 from deepreg_wf.quicksilver.training.augment import vary
 from deepreg_wf.weights import SHIPPED
 
@@ -44,18 +44,19 @@ def template_at(spacing: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluate(
-    checkpoint: Checkpoint, image: Tensor, truth: Truth, samples: int, seed: int
+    networks: dict[str, Checkpoint], image: Tensor, truth: Truth, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Uncertainty, error of the mean map and of the identity, in mm, voxel by voxel."""
+    """Uncertainty, error of the registration and of the identity, in mm, voxel by voxel."""
     inverse, warp = (torch.from_numpy(u).float() for u in (truth.inverse_warp, truth.warp))
     moved = fields.interpolate(image[None], inverse)[0]
     fixed = normalise(vary(moved, torch.Generator().manual_seed(seed)))
-    metric = Metric(image.shape, truth.grid.spacing, **checkpoint.spec.metric)
-    draws = draw_momenta(checkpoint, image, fixed, metric, samples=samples, seed=seed)
+    probabilistic = networks['probabilistic']
+    metric = Metric(image.shape, truth.grid.spacing, **probabilistic.spec.metric)
+    spread = sample_uncertainty(probabilistic, image, fixed, metric, samples=samples, seed=seed)
+    momentum = predict(networks['prediction'], image, fixed, metric)
+    momentum = correct(networks['correction'], momentum, image, fixed, metric)
     size = torch.tensor(truth.grid.spacing).view(3, 1, 1, 1)
-    places = torch.stack([size * shoot(momentum, metric).phi for momentum in draws])
-    spread = places.var(dim=0).sum(dim=0).sqrt()
-    error = (places.mean(dim=0) - size * warp).norm(dim=0)
+    error = (size * (shoot(momentum, metric).phi - warp)).norm(dim=0)
     before = (size * warp).norm(dim=0)
     inside = image > 0
     return tuple(part[inside].numpy() for part in (spread, error, before))
@@ -92,9 +93,10 @@ def main() -> None:
     parser.add_argument('work', type=Path)
     parser.add_argument('--brains', type=int, default=6)
     parser.add_argument('--samples', type=int, default=20)
-    parser.add_argument('--weights', type=Path, default=SHIPPED / 'probabilistic.safetensors')
+    parser.add_argument('--weights', type=Path, default=SHIPPED, help='folder')
     args = parser.parse_args()
-    checkpoint = load_checkpoint(args.weights)
+    roles = ('prediction', 'correction', 'probabilistic')
+    networks = {role: load_checkpoint(args.weights / f'{role}.safetensors') for role in roles}
     data, affine = template_at(2)
     spreads, errors = [], []
     print('| Brain | Error before (mm) | Error after | Uncertainty | Spearman |')
@@ -104,7 +106,7 @@ def main() -> None:
             data > 0, affine, subject_affine=np.eye(4), size=float(size), seed=100 + seed
         )
         image = _onto(data, affine, truth)
-        spread, error, before = evaluate(checkpoint, image, truth, args.samples, seed)
+        spread, error, before = evaluate(networks, image, truth, args.samples, seed)
         rank = spearmanr(spread, error).statistic
         print(
             f'| {seed + 1} | {before.mean():.2f} | {error.mean():.2f} | {spread.mean():.2f} '

@@ -93,7 +93,7 @@ class Registration:
     momentum
         Where the initial momentum comes from.
     refine
-        Iterations of matching that a predicted momentum is refined by; a momentum that is
+        Iterations of matching at each resolution that refine a predicted momentum; one that is
         optimised has all it needs.
     uncertainty
         Momenta drawn from the probabilistic network to tell how sure the transform is; 0: none.

@@ -194,7 +194,7 @@ def _add_registration(parser: Parser) -> None:
         '--refine',
         metavar='N',
         type=int,
-        help='iterations of matching after a prediction; 0: networks alone '
+        help='iterations of matching at each resolution after the networks; 0: networks alone '
         f'(default: {default_of("refine")})',
     )
     group.add_argument(
