@@ -74,7 +74,7 @@ def init_affine_wf(
         AffineAlign(seed=random_seed, num_threads=omp_nthreads, sloppy=sloppy),
         name='align',
         n_procs=omp_nthreads,
-        mem_gb=1.5,
+        mem_gb=0.5,
     )
     workflow.connect(
         [

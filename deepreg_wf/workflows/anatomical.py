@@ -103,7 +103,7 @@ def init_anat_preproc_wf(
     )
     inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
-    validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.5)
+    validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.25)
     on_gpu = device != 'cpu'
     strip = SkullStrip(
         mode=skull_strip,
@@ -114,7 +114,7 @@ def init_anat_preproc_wf(
     )
     if precomputed.mask is not None:
         strip.inputs.in_mask = str(precomputed.mask)
-    skullstrip = pe.Node(strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=2.0)
+    skullstrip = pe.Node(strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=1.5)
     workflow.connect(
         [
             (inputnode, validate, [('t1w', 'in_file')]),
@@ -132,7 +132,7 @@ def init_anat_preproc_wf(
         workflow.connect(validate, 'out_file', outputnode, 't1w_preproc')
         workflow.connect(skullstrip, 'out_file', outputnode, 't1w_brain')
         return workflow
-    bias = pe.Node(BiasCorrect(sloppy=sloppy), name='bias', mem_gb=1.5)
+    bias = pe.Node(BiasCorrect(sloppy=sloppy), name='bias', mem_gb=0.75)
     workflow.connect(
         [
             (validate, bias, [('out_file', 'in_file')]),

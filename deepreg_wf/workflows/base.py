@@ -303,7 +303,7 @@ def prepare_template(
     prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
     if template.mask is not None:
         prepare.inputs.in_mask = str(template.mask)
-    return pe.Node(prepare, name=name, mem_gb=1.0)
+    return pe.Node(prepare, name=name, mem_gb=0.5)
 
 
 def _check_names(images: Sequence[Path]) -> None:

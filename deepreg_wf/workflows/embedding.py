@@ -119,7 +119,7 @@ def init_register_template_wf(
         select.inputs.cache_dir = str(cache_dir)
     select_template = pe.Node(select, name='select_template', mem_gb=0.5)
     prepare = PrepareTemplate(resolution=registration.registration_resolution)
-    prepare_template = pe.Node(prepare, name='prepare_template', mem_gb=1.0)
+    prepare_template = pe.Node(prepare, name='prepare_template', mem_gb=0.5)
     # Nothing is stripped where there is a mask: this is the image within it.
     brain = pe.Node(SkullStrip(), name='brain', mem_gb=0.5)
     registration_wf = init_registration_wf(

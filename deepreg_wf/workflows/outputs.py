@@ -159,7 +159,7 @@ def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
     return pe.Node(
         sink,
         name=f'save_{derivative.field}',
-        mem_gb=0.5,
+        mem_gb=0.3,
         run_without_submitting=not is_image,
     )
 

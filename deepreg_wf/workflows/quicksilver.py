@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 SLOPPY_ITERATIONS = (10, 0)
 """Matching at half resolution only, for tests."""
 
+MEMORY_GB = {'predict': 0.75, 'correct': 1.0, 'match': 2.0, 'shoot': 1.5, 'sample': 1.5}
+"""What steps take on a registration grid of 1 mm, and a fifth more; half of it on one of 2 mm.
+
+These and the other `mem_gb` are those of `benchmarks/memory.py`, of a head of 256^3 voxels.
+"""
+
 _INPUTS = ('template_brain', 'template_mask', 't1w_affine', 't1w_mask_affine')
 _SHOT = ('momentum', 'warp', 'inverse_warp', 'log_jacobian', 'trace')
 _OUTPUTS = (*_SHOT, 'matching_trace', 'uncertainty')
@@ -134,7 +140,7 @@ def init_quicksilver_wf(
     compute = {'device': device, 'use_gpu': device != 'cpu', 'num_threads': omp_nthreads}
     network = compute | {'batch_size': batch_size}
     steps = _momentum_steps(momentum, refine, weights, compute, network, sloppy)
-    shoot = _node('shoot', GeodesicShooting(direction=direction, **compute), 2.0)
+    shoot = _node('shoot', GeodesicShooting(direction=direction, **compute))
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     images = [(source, target) for target, source in ends.items()]
@@ -157,7 +163,7 @@ def init_quicksilver_wf(
             direction=direction,
             **network,
         )
-        sample = _node('sample', sampling, 2.0)
+        sample = _node('sample', sampling)
         workflow.connect([(inputnode, sample, images)])
         workflow.connect(sample, 'uncertainty', outputnode, 'uncertainty')
     return workflow
@@ -190,23 +196,23 @@ def _momentum_steps(
         match = RefineMomentum(**compute)
         if sloppy:
             match.inputs.iterations = [*SLOPPY_ITERATIONS]
-        return [_node('match', match, 3.0)]
-    steps = [_node('predict', PredictMomentum(weights=str(weights.prediction), **network), 1.5)]
+        return [_node('match', match)]
+    steps = [_node('predict', PredictMomentum(weights=str(weights.prediction), **network))]
     if momentum == 'predict+correct':
         correct = CorrectMomentum(weights=str(weights.correction), **network)
         if refine:
             # Beyond the first one, an iteration of matching gains more in the time.
             correct.inputs.repeats = 1
-        steps.append(_node('correct', correct, 2.0))
+        steps.append(_node('correct', correct))
     if refine:
-        steps.append(_node('match', RefineMomentum(iterations=refine, **compute), 3.0))
+        steps.append(_node('match', RefineMomentum(iterations=refine, **compute)))
     return steps
 
 
-def _node(name: str, interface: BaseInterface, mem_gb: float) -> pe.Node:
+def _node(name: str, interface: BaseInterface) -> pe.Node:
     # On a GPU a step keeps one processor busy, and takes one of the GPU's slots.
     threads = 1 if interface.inputs.use_gpu else interface.inputs.num_threads
-    return pe.Node(interface, name=name, n_procs=threads, mem_gb=mem_gb)
+    return pe.Node(interface, name=name, n_procs=threads, mem_gb=MEMORY_GB[name])
 
 
 def _describe(momentum: str, refine: int, uncertainty: int) -> str:

@@ -107,8 +107,8 @@ def init_registration_wf(
         random_seed=random_seed,
         sloppy=sloppy,
     )
-    fill = pe.Node(FillLesion(), name='fill', mem_gb=0.5)
-    compose = pe.Node(ComposeTransforms(), name='compose', mem_gb=1.0)
+    fill = pe.Node(FillLesion(), name='fill', mem_gb=0.25)
+    compose = pe.Node(ComposeTransforms(), name='compose', mem_gb=0.75)
     workflow.connect(
         [
             (inputnode, affine_wf, [(name, f'inputnode.{name}') for name in _INPUTS]),
@@ -140,13 +140,13 @@ def init_registration_wf(
 def _check(workflow: LiterateWorkflow, inputnode: pe.Node, outputnode: pe.Node) -> None:
     """Add the nodes that measure how good the registration is, on the registration grid."""
     affine_wf, quicksilver_wf = (workflow.get_node(n) for n in ('affine_wf', 'quicksilver_wf'))
-    qc = pe.Node(RegistrationQC(), name='qc', mem_gb=1.0)
+    qc = pe.Node(RegistrationQC(), name='qc', mem_gb=1.25)
     for source, interpolation, target in (
         ('t1w_brain', 'linear', 'warped_image'),
         ('t1w_mask', 'nearest', 'warped_mask'),
     ):
         warp = pe.Node(
-            ApplyTransforms(interpolation=interpolation), name=f'warp_{source}', mem_gb=1.0
+            ApplyTransforms(interpolation=interpolation), name=f'warp_{source}', mem_gb=0.75
         )
         workflow.connect(
             [

@@ -221,7 +221,7 @@ def _resample(workflow: LiterateWorkflow, template: Template) -> None:
             ('t1w_mask', 'nearest', 'mask_std'),
         ):
             apply = ApplyTransforms(interpolation=interpolation)
-            resample = pe.Node(apply, name=f'apply_{source}{ending}', mem_gb=1.5)
+            resample = pe.Node(apply, name=f'apply_{source}{ending}', mem_gb=0.75)
             workflow.connect(
                 [
                     (inputnode, resample, [(source, 'in_file')]),
