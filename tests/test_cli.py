@@ -24,7 +24,12 @@ from deepreg_wf.cli.logs import Streams, libraries_to
 from deepreg_wf.cli.main import main
 from deepreg_wf.cli.parser import build_parser, parse_settings
 from deepreg_wf.cli.progress import Glossary, Monitor, PlainDisplay, RichDisplay, in_words
-from deepreg_wf.cli.resources import Resources, plan_resources, resolve_device
+from deepreg_wf.cli.resources import (
+    Resources,
+    plan_resources,
+    resolve_device,
+    share_processors,
+)
 from deepreg_wf.cli.run import run
 from deepreg_wf.cli.summary import conclude, tell
 from deepreg_wf.errors import InputError
@@ -235,6 +240,15 @@ def test_threads_are_what_the_images_leave():
     assert resources_of(nprocs=8, images=100, omp_nthreads=5).omp_nthreads == 5
     assert resources_of(omp_nthreads=3).environment()['OMP_NUM_THREADS'] == '3'
     assert resources_of().nprocs >= 1
+
+
+def test_waiting_threads_leave_the_processor_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv('GOMP_SPINCOUNT', '7')
+    share_processors()
+    assert os.environ['GOMP_SPINCOUNT'] == '7'
+    monkeypatch.delenv('GOMP_SPINCOUNT')
+    share_processors()
+    assert int(os.environ['GOMP_SPINCOUNT']) <= 100_000
 
 
 def test_deterministic_means_one_thread_on_the_cpu():

@@ -22,7 +22,7 @@ from .inputs import Inputs, check_folders, find_inputs, make_writable
 from .logs import Streams, libraries_to
 from .pages import last_run, write_reports
 from .progress import Glossary, PlainDisplay, open_display
-from .resources import Resources, plan_resources
+from .resources import Resources, plan_resources, share_processors
 from .summary import ALL_DONE, conclude, tell
 
 NAME = 'deepreg_wf'
@@ -106,6 +106,7 @@ def run(settings: Settings, *, command_line: str = '') -> int:
         If nothing can be run.
 
     """
+    share_processors()
     if settings.selection.analysis_level == 'group':
         return run_group(settings)
     os.environ['NIPYPE_NO_ET'] = '1'  # or Nipype looks up a host when it is imported

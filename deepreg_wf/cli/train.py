@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..settings import DEFAULT_SPACE
 from .main import INTERRUPTED, USAGE_ERROR
 from .parser import Parser
-from .resources import available_processors, resolve_device
+from .resources import available_processors, resolve_device, share_processors
 from .summary import ALL_DONE
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, trained; 2, the call or the cohort is unusable; 130, interrupted.
     """
     options = build_parser().parse_args(argv)
+    share_processors()
     try:
         device = resolve_device(options.device)
         cohort = _find_cohort(options, device)
