@@ -24,7 +24,13 @@ from torch import Tensor
 
 from deepreg_wf.demo.truth import Truth, draw_truth
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
-from deepreg_wf.quicksilver import Checkpoint, correct, load_checkpoint, predict, sample_uncertainty
+from deepreg_wf.quicksilver import (
+    Checkpoint,
+    correct,
+    load_checkpoint,
+    predict,
+    sample_uncertainty,
+)
 from deepreg_wf.quicksilver.training.augment import vary
 from deepreg_wf.weights import SHIPPED
 
