@@ -7,6 +7,7 @@ import os
 # Before numpy, torch, ITK and nipype are imported: they read these once.
 os.environ['NIPYPE_NO_ET'] = '1'
 os.environ.setdefault('MPLBACKEND', 'agg')
+os.environ.setdefault('GOMP_SPINCOUNT', '10000')  # tests run side by side
 for _variable in (
     'OMP_NUM_THREADS',
     'OPENBLAS_NUM_THREADS',

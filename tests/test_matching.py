@@ -175,6 +175,14 @@ def test_start_is_where_it_goes_on(brain, metric, known) -> None:
     assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-2)
 
 
+def test_what_a_level_is_too_coarse_for_is_left_as_it_was(brain, metric) -> None:
+    """Where nothing is to be done, a start keeps the detail that no lattice on the way shows."""
+    generator = torch.Generator().manual_seed(3)
+    start = 1e-3 * torch.randn(3, *brain.shape, generator=generator) * (brain > 0)
+    result = match(brain, brain, metric, similarity=SSD(), schedule=Schedule((0, 0)), start=start)
+    torch.testing.assert_close(result.momentum, start, atol=1e-6, rtol=0)
+
+
 def test_odd_shapes_have_levels_too(brain, metric, known) -> None:
     crop = (slice(0, 39), slice(0, 47), slice(0, 37))
     grid = metric.with_grid((39, 47, 37), SPACING)

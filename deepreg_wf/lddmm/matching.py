@@ -123,7 +123,8 @@ def _descend(
         problem = Energy.of(level_pair, lattice, similarity)
         begin = lattice.restrict(momentum)
         found, trace = minimise(problem, begin, iterations, schedule, progress)
-        momentum = lattice.lift(found)
+        # What the lattice is too coarse for stays as it was.
+        momentum = momentum + lattice.lift(found - begin)
         energies.append(tuple(trace))
     return momentum[:, : shape[0], : shape[1], : shape[2]], tuple(energies)
 
