@@ -48,9 +48,9 @@ class Energy:
     Attributes
     ----------
     moving, moving_weight : Tensor, shape (X, Y, Z)
-        I0 and the weight of its voxels, averaged over blocks as the lattice says.
+        I0 and the weight of its voxels.
     lattice : Lattice
-        Where the momenta are.
+        Where the momenta are, around the images.
     mismatch : callable
         The energy of a warped moving image.
     """
@@ -62,9 +62,8 @@ class Energy:
 
     @classmethod
     def of(cls, pair: Pair, lattice: Lattice, similarity: SSD | LNCC) -> Energy:
-        """The energy of a pair of images, averaged over blocks as the lattice says."""
-        size = [h * lattice.factor for h in lattice.image.spacing]
-        mismatch = similarity.against(pair.fixed, size, pair.fixed_weight)
+        """The energy of a pair of images that the lattice lies around."""
+        mismatch = similarity.against(pair.fixed, lattice.image.spacing, pair.fixed_weight)
         return cls(pair.moving, pair.moving_weight, lattice, mismatch)
 
     @property
@@ -75,7 +74,7 @@ class Energy:
     @property
     def spacing(self) -> float:
         """Largest voxel size of the level, in millimetres."""
-        return max(self.lattice.image.spacing) * self.lattice.factor
+        return max(self.lattice.image.spacing)
 
     def __call__(self, momentum: Tensor) -> tuple[float, Tensor]:
         """Energy and its L2 gradient on the lattice, (3, X, Y, Z); infinite where it folds."""

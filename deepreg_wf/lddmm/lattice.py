@@ -40,40 +40,35 @@ class Lattice:
         The same metric on the voxels of the image.
     origin : tuple of 3 float
         Where the first voxel has its centre, in voxels from the first point of the lattice.
-    factor : int
-        The images in hand are averages over blocks of `factor` voxels a side.
     """
 
     metric: Metric
     image: Metric
     origin: tuple[float, float, float]
-    factor: int = 1
 
     @classmethod
-    def around(cls, image: Metric, factor: int = 1, *, spacing: float | None = None) -> Lattice:
+    def around(cls, image: Metric, *, spacing: float | None = None) -> Lattice:
         """Lay a lattice around an image.
 
         Parameters
         ----------
         image : Metric
             On the voxels of the image.
-        factor : int
-            The lattice need be no finer than blocks of `factor` voxels a side.
         spacing : float, optional
-            Of the lattice, in mm, where blocks are not larger; by default the coarsest that the
+            Of the lattice, in mm, where voxels are not larger; by default the coarsest that the
             metric allows.
         """
         coarsest = coarsest_spacing(image) if spacing is None else spacing
         shape, steps, origin = [], [], []
         for n, h in zip(image.shape, image.spacing, strict=True):
-            step = max(factor * h, coarsest)
+            step = max(h, coarsest)
             extent = n * h + MARGIN * image.decay_length
             shape.append(spectral.friendly_size(math.ceil(extent / step)))
             steps.append(step)
             # Whole voxels of margin: a lattice as fine as the image coincides with its voxels.
             origin.append(float(math.floor((shape[-1] * step - n * h) / 2 / h)))
         x, y, z = origin
-        return cls(image.with_grid(shape, steps), image, (x, y, z), factor)
+        return cls(image.with_grid(shape, steps), image, (x, y, z))
 
     def coarsened(self, factor: int) -> Lattice:
         """The same lattice around the image averaged over blocks of `factor` voxels a side."""
@@ -103,10 +98,9 @@ class Lattice:
         return spectral.resample(momentum, self._to_voxels)
 
     def displacement(self, field: Tensor) -> Tensor:
-        """Evaluate a displacement in mm, (..., 3, X, Y, Z), at the image's blocks, in blocks."""
-        matrices = self._to_voxels if self.factor == 1 else self._to_blocks
-        size = field.new_tensor(self.image.spacing).view(3, 1, 1, 1) * self.factor
-        return spectral.resample(field, matrices) / size
+        """Evaluate a displacement in mm, (..., 3, X, Y, Z), at the voxels, in voxels."""
+        size = field.new_tensor(self.image.spacing).view(3, 1, 1, 1)
+        return spectral.resample(field, self._to_voxels) / size
 
     @functools.cached_property
     def derivatives(self) -> list[Tensor]:
@@ -116,20 +110,12 @@ class Lattice:
 
     @functools.cached_property
     def _to_voxels(self) -> list[Tensor]:
-        return self._matrices(1)
-
-    @functools.cached_property
-    def _to_blocks(self) -> list[Tensor]:
-        return self._matrices(self.factor)
-
-    def _matrices(self, factor: int) -> list[Tensor]:
         matrices = []
         for axis in range(3):
-            n, h = self.image.shape[axis], self.image.spacing[axis]
-            size, step = self.metric.shape[axis], self.metric.spacing[axis]
-            centres = torch.arange(n // factor, dtype=torch.float64) * factor + (factor - 1) / 2
-            positions = (centres + self.origin[axis]) * h / step
-            matrix = spectral.interpolation_matrix(size, positions)
+            ratio = self.image.spacing[axis] / self.metric.spacing[axis]
+            voxels = torch.arange(self.image.shape[axis], dtype=torch.float64)
+            positions = (voxels + self.origin[axis]) * ratio
+            matrix = spectral.interpolation_matrix(self.metric.shape[axis], positions)
             matrices.append(self._cast(matrix))
         return matrices
 

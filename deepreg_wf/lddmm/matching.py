@@ -120,7 +120,7 @@ def _descend(
         factor = coarsest // 2**level
         level_pair = pair.map(lambda image, factor=factor: block_average(image, factor))  # type: ignore[misc]
         lattice = _lattice_of_level(grid, factor)
-        problem = Energy.of(level_pair, lattice, similarity)
+        problem = Energy.of(level_pair, lattice.coarsened(factor), similarity)
         begin = lattice.restrict(momentum)
         found, trace = minimise(problem, begin, iterations, schedule, progress)
         # What the lattice is too coarse for stays as it was.
@@ -133,4 +133,4 @@ def _lattice_of_level(grid: Metric, factor: int) -> Lattice:
     """Where the momenta are that match blocks of `factor` voxels a side."""
     spacing = VOXELS_PER_POINT * factor * min(grid.spacing)
     spacing = max(spacing, coarsest_spacing(grid, NEGLIGIBLE_GAIN))
-    return Lattice.around(grid, factor, spacing=spacing)
+    return Lattice.around(grid, spacing=spacing)
