@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 from spatial_cases import (
     AFFINE,
     OBLIQUE,
@@ -21,6 +22,7 @@ from spatial_cases import (
 from test_grid import sheared
 
 from deepreg_wf.spatial import (
+    Chain,
     Transform,
     VoxelGrid,
     resample,
@@ -31,6 +33,8 @@ from deepreg_wf.spatial import (
 FIELD = make_grid(shape=(45, 52, 42))
 SOURCE = make_grid('LIA', shape=(50, 44, 60), spacing=(1.6, 2.0, 1.3), oblique=OBLIQUE)
 TARGET = make_grid('RPS', shape=(48, 52, 44), spacing=(1.5, 1.5, 1.7), oblique=(0, -5, 3))
+
+OBLIQUE_SHIFT = np.array([[1, 0, 0.1, 3], [0, 1, 0, -2], [-0.1, 0, 1, 1], [0, 0, 0, 1.0]])
 
 INTERPOLATIONS = {
     'linear': ('linear', 1e-5),
@@ -169,6 +173,31 @@ def test_points_of_any_number_of_axes_are_mapped() -> None:
     mapped = transform().map_points(points)
     assert mapped.shape == points.shape
     assert np.allclose(mapped[1, 2, 3], transform().map_points(points[1, 2, 3]))
+
+
+@pytest.mark.parametrize('chained', [False, True])
+@pytest.mark.parametrize('affine_first', [False, True])
+@pytest.mark.parametrize(
+    'lattice',
+    [
+        make_grid(shape=(40, 60, 50), spacing=(2.3, 1.7, 1.9)),
+        make_grid('LPS', shape=(90, 20, 50), spacing=(1.0, 5.0, 2.0)),
+        make_grid('PSR', shape=(60, 30, 50), spacing=(2.1, 1.9, 2.3)),
+        TARGET,
+    ],
+    ids=['parallel', 'flipped', 'axes-exchanged', 'oblique'],
+)
+def test_points_of_a_lattice_are_mapped_as_all_others(
+    lattice: VoxelGrid, affine_first: bool, chained: bool
+) -> None:
+    """Axis by axis or point by point, inside of the field and beyond."""
+    way = transform(affine_first=affine_first)
+    way = Chain([Transform(affine=OBLIQUE_SHIFT), way]) if chained else way
+    axes = [np.arange(n, dtype=np.float64) for n in lattice.shape]
+    mapped = way.map_lattice(axes, start=lattice.affine, end=SOURCE.to_voxels)
+    points = way.map_points(lattice.points())
+    expected = np.moveaxis(apply_affine(SOURCE.to_voxels, points), -1, 0)
+    np.testing.assert_allclose(mapped, expected, atol=1e-5)
 
 
 def test_memory_stays_bounded() -> None:

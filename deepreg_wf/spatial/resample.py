@@ -60,8 +60,9 @@ def resample(
         values = ndimage.spline_filter(values, order, output=np.float32, mode='mirror')
     filled = np.empty(target.shape, dtype=np.float32)
     for slab in _slabs(target.shape):
-        voxels = transform.map_coordinates(
-            _indices(slab, target.shape), start=target.affine, end=source.to_voxels
+        axes = [np.arange(slab.start, slab.stop), *map(np.arange, target.shape[1:])]
+        voxels = transform.map_lattice(
+            [axis.astype(np.float64) for axis in axes], start=target.affine, end=source.to_voxels
         )
         ndimage.map_coordinates(
             values,
@@ -80,8 +81,3 @@ def _slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
     thickness = max(1, _SLAB // (shape[1] * shape[2]))
     for start in range(0, shape[0], thickness):
         yield slice(start, min(start + thickness, shape[0]))
-
-
-def _indices(slab: slice, shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    axes = [np.arange(slab.start, slab.stop), *map(np.arange, shape[1:])]
-    return np.stack(np.meshgrid(*axes, indexing='ij')).astype(np.float64)

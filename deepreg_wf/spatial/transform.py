@@ -95,6 +95,40 @@ class Transform:
         voxels += _displacement(self.warp, voxels)
         return _apply(end @ after @ self.grid.affine, voxels)
 
+    def map_lattice(
+        self, axes: Sequence[Array], *, start: Array | None = None, end: Array | None = None
+    ) -> Array:
+        """Map the points of a rectangular lattice as `map_coordinates` does.
+
+        A field whose axes are those of the lattice is interpolated along one after the other,
+        several times as fast.
+
+        Parameters
+        ----------
+        axes : sequence of 3 ndarray
+            Coordinates of the lattice along each axis.
+        start, end : ndarray, shape (4, 4), optional
+            Those of `map_coordinates`.
+
+        Returns
+        -------
+        ndarray, shape (3, X, Y, Z)
+        """
+        eye = np.eye(4)
+        start, end = (eye if matrix is None else matrix for matrix in (start, end))
+        coordinates = lattice_points(axes)
+        if self.warp is None or self.grid is None:
+            return self.map_coordinates(coordinates, start=start, end=end)
+        before, after = (self.affine, eye) if self.affine_first else (eye, self.affine)
+        matrix = self.grid.to_voxels @ before @ start
+        if not _is_parallel(matrix[:3, :3], [np.abs(axis).max() for axis in axes]):
+            return self.map_coordinates(coordinates, start=start, end=end)
+        scales, offsets = np.diagonal(matrix), matrix[:3, 3]
+        along = [s * axis + o for s, axis, o in zip(scales, axes, offsets, strict=False)]
+        voxels = lattice_points(along)
+        voxels += _separable_displacement(self.warp, along)
+        return _apply(end @ after @ self.grid.affine, voxels)
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -124,6 +158,21 @@ class Chain:
             mapped = link.map_coordinates(mapped)
         return mapped if end is None else _apply(end, mapped)
 
+    def map_lattice(
+        self, axes: Sequence[Array], *, start: Array | None = None, end: Array | None = None
+    ) -> Array:
+        """Map the points of a lattice, as a `Transform` does."""
+        if not self.links:
+            return self.map_coordinates(lattice_points(axes), start=start, end=end)
+        *later, first = self.links
+        mapped = first.map_lattice(axes, start=start)
+        return Chain(later).map_coordinates(mapped, end=end)
+
+
+def lattice_points(axes: Sequence[Array]) -> Array:
+    """Points of a lattice, shape (3, X, Y, Z), whose coordinates along each axis are given."""
+    return np.stack(np.meshgrid(*axes, indexing='ij'))
+
 
 def outside(voxels: Array, shape: Sequence[int]) -> NDArray[np.bool_]:
     """Whether voxel coordinates, shape (3, ...), are in no voxel of a grid."""
@@ -138,6 +187,28 @@ def _displacement(warp: NDArray[np.floating], voxels: Array) -> Array:
     for component, out in zip(warp, sampled, strict=True):
         ndimage.map_coordinates(component, voxels, output=out, order=1, mode='nearest')
     sampled[:, outside(voxels, warp.shape[1:])] = 0
+    return sampled
+
+
+def _is_parallel(matrix: Array, extent: Sequence[float]) -> bool:
+    """Whether the points of a lattice of some extent stay in line, to a millionth of a voxel."""
+    bent = np.abs(matrix - np.diag(np.diagonal(matrix)))
+    return bool((bent @ np.asarray(extent)).max() < 1e-6)
+
+
+def _separable_displacement(warp: NDArray[np.floating], along: Sequence[Array]) -> Array:
+    """Interpolate a field at the points of a lattice in its voxels, axis by axis."""
+    sampled = warp
+    for axis, positions in enumerate(along, start=1):
+        last = warp.shape[axis] - 1
+        inside = np.clip(positions, 0, last)
+        left = np.minimum(np.floor(inside).astype(np.intp), max(last - 1, 0))
+        shape = [-1 if a == axis else 1 for a in range(4)]
+        weight = (inside - left).reshape(shape)
+        right = np.minimum(left + 1, last)
+        sampled = (1 - weight) * sampled.take(left, axis) + weight * sampled.take(right, axis)
+        beyond = (positions < -0.5) | (positions > last + 0.5)
+        sampled *= ~beyond.reshape(shape)
     return sampled
 
 
