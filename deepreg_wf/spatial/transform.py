@@ -198,7 +198,7 @@ def _is_parallel(matrix: Array, extent: Sequence[float]) -> bool:
 
 def _separable_displacement(warp: NDArray[np.floating], along: Sequence[Array]) -> Array:
     """Interpolate a field at the points of a lattice in its voxels, axis by axis."""
-    sampled = warp
+    sampled: NDArray[np.floating] = warp
     for axis, positions in enumerate(along, start=1):
         last = warp.shape[axis] - 1
         inside = np.clip(positions, 0, last)
@@ -209,7 +209,7 @@ def _separable_displacement(warp: NDArray[np.floating], along: Sequence[Array]) 
         sampled = (1 - weight) * sampled.take(left, axis) + weight * sampled.take(right, axis)
         beyond = (positions < -0.5) | (positions > last + 0.5)
         sampled *= ~beyond.reshape(shape)
-    return sampled
+    return sampled.astype(np.float64, copy=False)
 
 
 def _apply(matrix: Array, coordinates: Array) -> Array:
