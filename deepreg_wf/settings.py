@@ -15,7 +15,8 @@ from .errors import InputError
 
 ANALYSIS_LEVELS = ('participant', 'group')
 SKULL_STRIP_MODES = ('auto', 'force', 'skip')
-SKULL_STRIP_METHODS = ('auto', 'deepbet')
+SKULL_STRIP_METHODS = ('auto', 'deepbet', 'hdbet', 'synthstrip', 'template')
+AFFINE_METHODS = ('auto', 'classical', 'icstn')
 MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
 DIRECTIONS = ('template-to-subject', 'subject-to-template')
 LEVELS = ('minimal', 'full')
@@ -76,12 +77,16 @@ class Anatomical:
         ``auto`` keeps a brain that is already extracted, ``force`` strips every image,
         ``skip`` none.
     skull_strip_method
-        Which program strips.
+        Which program strips; ``auto`` tries one after the other, until a mask can be one of a
+        brain.
+    skull_strip_model
+        Weights of a program that brings none: ``synthstrip.1.pt``.
 
     """
 
     skull_strip: str = _choice('auto', *SKULL_STRIP_MODES)
     skull_strip_method: str = _choice('auto', *SKULL_STRIP_METHODS)
+    skull_strip_model: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,11 @@ class Registration:
 
     Parameters
     ----------
+    affine_method
+        Where the affine starts from: ``auto`` compares the orientation of the header and the one
+        that a network sees, ``classical`` uses no network, ``icstn`` believes it.
+    affine_polish
+        Refine the affine that the network finds.
     momentum
         Where the initial momentum comes from.
     refine
@@ -106,6 +116,8 @@ class Registration:
 
     """
 
+    affine_method: str = _choice('auto', *AFFINE_METHODS)
+    affine_polish: bool = True
     momentum: str = _choice('predict+correct', *MOMENTUM_METHODS)
     refine: int = _number(5, low=0, high=1000)
     uncertainty: int = _number(0, low=0, high=1000)

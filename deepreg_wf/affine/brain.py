@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..brain import resample_brain, upright_grid
 from ..brain.mask import Mask
 from ..spatial import VoxelGrid
 
-MARGIN_MM = 10.0
-"""Room around the brain, for the smoothing of the coarse levels."""
+MARGIN_MM = 12.0
+"""Room around the brain, for the smoothing of the coarse levels and the surface of another one."""
 
 ROBUST_MAXIMUM = 99.0
 """Percentile of the brain's intensities that becomes 1: vessels and noise lie above it."""
+
+SURROUNDINGS_MM = 10.0
+"""Standard deviation of the Gaussian within which intensities are compared with their like.
+
+Wide enough for grey and white matter to be in it, narrow against the bias fields of coils.
+"""
+
+MIDDLE, SPREAD = 0.6, 0.25
+"""Mean and standard deviation of evened intensities; the ground is zero, as the edge matters."""
+
+FLAT = 1e-4
+"""Variance below which there is nothing to even out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +70,15 @@ class Brain:
         top = max(float(np.percentile(brain[inside], ROBUST_MAXIMUM)), 1e-6)
         return cls(data=np.clip(brain / top, 0, 1), mask=inside, grid=target)
 
+    def coarsened(self, spacing: float) -> Brain:
+        """Return the same brain on larger voxels."""
+        return Brain.from_image(self.data, self.mask, self.grid, spacing)
+
+    @property
+    def spacing(self) -> float:
+        """Of the grid, in mm."""
+        return self.grid.spacing[0]
+
     @property
     def centre(self) -> NDArray[np.float64]:
         """Centre of mass of the mask, in RAS mm, shape (3,)."""
@@ -65,3 +88,26 @@ class Brain:
     def volume(self) -> float:
         """Volume of the mask, in mm^3."""
         return float(np.count_nonzero(self.mask) * np.prod(self.grid.spacing))
+
+    @cached_property
+    def even(self) -> NDArray[np.float32]:
+        """Intensities relative to their surroundings, zero outside of the mask.
+
+        Bias fields and differences of contrast between scanners go; what is brighter or darker
+        than what is around it, and the edge of the brain, stay.
+        """
+        sigma = SURROUNDINGS_MM / self.spacing
+        share, total, squares = (
+            ndimage.gaussian_filter(part.astype(np.float32), sigma, mode='constant')
+            for part in (self.mask, self.data, self.data**2)
+        )
+        share = np.maximum(share, 1e-3)
+        mean = total / share
+        deviation = np.sqrt(np.maximum(squares / share - mean**2, FLAT))
+        values = MIDDLE + SPREAD * (self.data - mean) / deviation
+        return np.where(self.mask, values.clip(0, 2 * MIDDLE), 0).astype(np.float32)
+
+    @cached_property
+    def texture(self) -> NDArray[np.float32]:
+        """The same about zero, so that neither size nor outline of the brain is in it."""
+        return np.where(self.mask, self.even - np.float32(MIDDLE), np.float32(0))

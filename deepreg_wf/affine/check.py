@@ -6,9 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .align import Alignment, Image, align
 
-SIMILARITY = 0.75
-"""Least correlation of an aligned brain with the template, after `similarity.SMOOTHING_MM`."""
+SIMILARITY = 0.55
+"""Least correlation of an aligned brain with the template; see `similarity`."""
+
+OVERLAP = 0.85
+"""Least Dice coefficient of their masks; it is 0.92 to 0.97 for whole brains."""
 
 SCALE = (0.5, 1.8)
 """Factors by which a brain can be smaller or larger than the template in any direction."""
@@ -20,15 +24,12 @@ ANISOTROPY = 1.6
 """Largest ratio between the factors of two directions, shears included."""
 
 
-def check_alignment(affine: NDArray[np.float64], similarity: float) -> None:
+def check_alignment(found: Alignment) -> None:
     """Refuse an affine that no two brains have between them.
 
     Parameters
     ----------
-    affine : ndarray, shape (4, 4)
-        Of the registration, in mm.
-    similarity : float
-        Correlation of the aligned brains.
+    found : Alignment
 
     Raises
     ------
@@ -36,21 +37,47 @@ def check_alignment(affine: NDArray[np.float64], similarity: float) -> None:
         If the brains are not alike, or their sizes and shapes too different; without the name of
         a file.
     """
-    doubt = _doubt(affine, similarity)
+    doubt = _doubt(found)
     if doubt:
         raise InputError(
             f'the affine registration with the template failed ({doubt}); check the brain mask '
-            'and that the image is of a whole brain.'
+            'and that it is a T1-weighted image of a whole brain.'
         )
 
 
-def _doubt(affine: NDArray[np.float64], similarity: float) -> str:
-    if similarity < SIMILARITY:
-        return f'correlation {similarity:.2f}, less than {SIMILARITY:g}'
-    volume = float(np.linalg.det(affine[:3, :3]))
+def check_brain(moving: Image, fixed: Image) -> None:
+    """Refuse what cannot be aligned with the template, be it no brain, half of one, or no T1w.
+
+    Parameters
+    ----------
+    moving : tuple
+        Intensities, mask and grid of what was taken for a brain.
+    fixed : tuple
+        The same of the template.
+
+    Raises
+    ------
+    InputError
+        Without the name of a file.
+    """
+    doubt = _doubt(align(moving, fixed, sloppy=True))
+    if doubt:
+        raise InputError(
+            f'what was taken for the brain is not like the template ({doubt}); check that it is '
+            'a T1-weighted image of a whole head, or give a brain mask by --derivatives.'
+        )
+
+
+def _doubt(found: Alignment) -> str:
+    if not found.similarity >= SIMILARITY:
+        return f'correlation {found.similarity:.2f}, less than {SIMILARITY:g}'
+    if found.overlap < OVERLAP:
+        return f'the masks overlap by {found.overlap:.2f}, less than {OVERLAP:g}'
+    linear: NDArray[np.float64] = found.affine[:3, :3]
+    volume = float(np.linalg.det(linear))
     if not VOLUME[0] <= volume <= VOLUME[1]:
         return f'volumes differ by a factor of {volume:.2g}'
-    scales = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    scales = np.linalg.svd(linear, compute_uv=False)
     if scales.min() < SCALE[0] or scales.max() > SCALE[1]:
         return f'sizes differ by factors of {scales.min():.2g} to {scales.max():.2g}'
     if scales.max() > ANISOTROPY * scales.min():

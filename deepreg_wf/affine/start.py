@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from .brain import Brain
+from .refine import COARSE, refine
 from .similarity import similarity
 
 SEARCH_SPACING = 8.0
@@ -14,6 +15,9 @@ SEARCH_SPACING = 8.0
 
 ROTATIONS = 480
 """Number of rotations tried: no rotation is further than about 25 degrees from one of them."""
+
+CANDIDATES = 4
+"""Number of them that are refined."""
 
 SPREAD = np.deg2rad(40)
 """Two candidates are at least this far apart, in radians: refining reaches as far."""
@@ -42,32 +46,34 @@ def centred_start(moving: Brain, fixed: Brain, rotation: Array | None = None) ->
     return affine
 
 
-def search_starts(moving: Brain, fixed: Brain, number: int) -> list[Array]:
-    """Find the rotations from which two brains look most alike, whatever the header says.
+def search(moving: Brain, fixed: Brain) -> Array:
+    """Find how a brain is turned, whatever the header says.
+
+    Rotations all around are compared; of those from which the brains look most alike, none of
+    them close to another, the one that leads furthest is taken.
 
     Parameters
     ----------
     moving, fixed : Brain
-        Coarse: `ROTATIONS` of them are compared.
-    number : int
-        Of starts wanted.
 
     Returns
     -------
-    list of ndarray, shape (4, 4)
-        The best first, no two of them close to each other.
+    ndarray, shape (4, 4)
+        RAS mm of the fixed brain to RAS mm of the moving one.
     """
     rotations = even_rotations(ROTATIONS)
+    coarse = moving.coarsened(SEARCH_SPACING), fixed.coarsened(SEARCH_SPACING)
     starts = [centred_start(moving, fixed, matrix) for matrix in rotations.as_matrix()]
-    scores = [similarity(moving, fixed, start) for start in starts]
+    scores = [similarity(*coarse, start) for start in starts]
     chosen: list[int] = []
     for index in np.argsort(scores)[::-1]:
         apart = [(rotations[index] * rotations[other].inv()).magnitude() for other in chosen]
         if all(angle > SPREAD for angle in apart):
             chosen.append(int(index))
-        if len(chosen) == number:
+        if len(chosen) == CANDIDATES:
             break
-    return [starts[index] for index in chosen]
+    refined = [refine(moving, fixed, starts[index], COARSE) for index in chosen]
+    return max(refined, key=lambda affine: similarity(moving, fixed, affine))
 
 
 def even_rotations(number: int) -> Rotation:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .bias import correct_bias
-from .mask import BRAIN_ML, adopt_mask, check_volume, clean, read_mask, volume_ml
-from .methods import METHODS, PRECOMPUTED, Extraction, Method, choose_method, extract_brain
+from .mask import BRAIN_ML, adopt_mask, check_mask, check_volume, clean, read_mask, volume_ml
+from .methods import METHODS, PRECOMPUTED, Extraction, Method, choose_methods, extract_brain
 from .recognise import Evidence, examine
 from .t1w import T1w, read_t1w
 from .template import registration_grid
@@ -19,8 +19,9 @@ __all__ = [
     'Method',
     'T1w',
     'adopt_mask',
+    'check_mask',
     'check_volume',
-    'choose_method',
+    'choose_methods',
     'clean',
     'correct_bias',
     'examine',

@@ -6,6 +6,7 @@ weights come inside the package.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,12 @@ THRESHOLD = 0.5
 
 
 def extract(
-    data: NDArray[np.floating], grid: VoxelGrid, *, num_threads: int = 1, device: str = 'cpu'
+    data: NDArray[np.floating],
+    grid: VoxelGrid,
+    *,
+    num_threads: int = 1,
+    device: str = 'cpu',
+    model: Path | None = None,
 ) -> Mask:
     """Find the brain in a head.
 
@@ -33,6 +39,8 @@ def extract(
         Threads on the CPU.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
+    model : Path, optional
+        Not needed.
 
     Returns
     -------
@@ -44,17 +52,14 @@ def extract(
         If there is no brain to be found; without the name of a file.
     """
     import torch
-    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
-    axes = io_orientation(grid.affine)
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
         canonical = _outline(np.ascontiguousarray(grid.reorder(data), dtype=np.float32), device)
     finally:
         torch.set_num_threads(threads)
-    back = ornt_transform(io_orientation(np.eye(4)), axes)
-    return np.ascontiguousarray(apply_orientation(canonical, back))
+    return grid.restore(canonical)
 
 
 def _outline(data: NDArray[np.float32], device: str) -> Mask:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..spatial import VoxelGrid
-from . import deepbet
-from .mask import BRAIN_ML, Mask, check_volume, clean
+from . import atlas, deepbet, hdbet, synthstrip
+from .mask import Mask, check_mask, check_volume, clean
 from .recognise import background_value, examine
 
 ALREADY_EXTRACTED = 'already-extracted'
@@ -23,6 +25,14 @@ ANYTHING_ML = (100.0, float('inf'))
 """Volumes in mL that are taken as they are: what can be registered at all."""
 
 
+Check = Callable[[Mask], None]
+"""Raises `InputError`, without the name of a file, where a mask cannot be of a brain."""
+
+
+def _nothing(model: Path | None) -> str:
+    return ''
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to extract a brain.
@@ -30,21 +40,32 @@ class Method:
     Attributes
     ----------
     extract : callable
-        ``extract(data, grid, num_threads=..., device=...)`` gives the mask of the brain, shape
-        (X, Y, Z), of bool, on the grid of the image; it raises `InputError`, without the name of
-        a file, where it finds none.
+        ``extract(data, grid, num_threads=..., device=..., model=...)`` gives the mask of the
+        brain, shape (X, Y, Z), of bool, on the grid of the image; it raises `InputError`, without
+        the name of a file, where it finds none. `model` is a file with weights, or None.
     citation : str
         Its name with the key of its publication, for the methods text.
+    missing : callable
+        ``missing(model)`` says in a sentence what it lacks to run; '' if nothing. 'auto' leaves
+        out what lacks something.
     """
 
     extract: Callable[..., Mask]
     citation: str
+    missing: Callable[[Path | None], str] = _nothing
 
 
 METHODS: dict[str, Method] = {
     'deepbet': Method(extract=deepbet.extract, citation='*deepbet* [@deepbet]'),
+    'hdbet': Method(extract=hdbet.extract, citation='*HD-BET* [@hdbet]', missing=hdbet.missing),
+    'synthstrip': Method(
+        extract=synthstrip.extract,
+        citation='*SynthStrip* [@synthstrip]',
+        missing=synthstrip.missing,
+    ),
+    'template': Method(extract=atlas.extract, citation='the mask of the MNI152 brain [@mni2009]'),
 }
-"""What ``--skull-strip-method`` can name; 'auto' takes the first. One entry adds a method."""
+"""What ``--skull-strip-method`` can name; 'auto' tries them in this order. One entry adds one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +75,24 @@ class Extraction:
     Attributes
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
+        Not empty, whatever the doubt.
     method : str
         A key of `METHODS`, `ALREADY_EXTRACTED` or `NONE`.
     remark : str
         Why, in words.
+    doubt : str
+        Why it cannot be of a brain, in words; empty where nothing speaks against it.
     """
 
     mask: Mask
     method: str
     remark: str
+    doubt: str = ''
+
+    @property
+    def reason(self) -> str:
+        """The doubt without the advice, which follows a semicolon in our errors."""
+        return self.doubt.partition(';')[0]
 
 
 def extract_brain(
@@ -71,10 +101,14 @@ def extract_brain(
     *,
     mode: str = 'auto',
     method: str = 'auto',
+    model: Path | None = None,
+    check: Check | None = None,
     num_threads: int = 1,
     device: str = 'cpu',
 ) -> Extraction:
     """Find the brain in an image of a head, or keep a brain that was extracted before.
+
+    Where a mask cannot be of a brain, the next method has its turn.
 
     Parameters
     ----------
@@ -85,7 +119,11 @@ def extract_brain(
         Strip what is not recognised as a brain already, strip in any case, or take the image as
         it is: everything but the background.
     method : str
-        What strips: a key of `METHODS`, or 'auto' for the first.
+        What strips: a key of `METHODS`, or 'auto' for one after the other.
+    model : Path, optional
+        Weights of a method that brings none.
+    check : callable, optional
+        Looks at a mask, beside its volume and shape, and raises `InputError`.
     num_threads : int
         Threads on the CPU.
     device : str
@@ -94,54 +132,96 @@ def extract_brain(
     Returns
     -------
     Extraction
+        If no mask passed, the first one that was found, and why not.
 
     Raises
     ------
     InputError
-        If no mask of a plausible size comes out; without the name of a file.
+        If the method lacks something.
     ValueError
         If there is no such mode or method.
     """
     if mode not in MODES:
         raise ValueError(f'mode must be one of {", ".join(MODES)}, not {mode!r}')
-    method = choose_method(method)
-    limits, remark = BRAIN_ML, 'stripping was asked for'
+    names = choose_methods(method, model)
+    foreground = data != background_value(data)
     if mode == 'skip':
-        method, limits, remark = NONE, ANYTHING_ML, 'it was to be taken as it is'
+        return _as_it_is(clean(foreground), grid)
+    remark = 'stripping was asked for'
     if mode == 'auto':
         evidence = examine(data, grid)
         remark = f'taken for a head: {"; ".join(evidence.objections)}'
         if evidence.extracted:
-            method, remark = ALREADY_EXTRACTED, 'nothing speaks against an extracted brain'
-    if method in METHODS:
-        found = METHODS[method].extract(data, grid, num_threads=num_threads, device=device)
-    else:
-        found = data != background_value(data)
-    mask = clean(found)
-    check_volume(mask, grid, limits)
-    return Extraction(mask=mask, method=method, remark=remark)
+            names = (ALREADY_EXTRACTED, *names)
+            remark = 'nothing speaks against an extracted brain'
+    failed: list[Extraction] = []
+    for name in names:
+        mask = foreground
+        try:
+            if name in METHODS:
+                mask = METHODS[name].extract(
+                    data, grid, num_threads=num_threads, device=device, model=model
+                )
+            mask = check_mask(mask, grid)
+            if check is not None:
+                check(mask)
+        except (InputError, RuntimeError) as error:  # the latter is what other programs die of
+            mask = clean(mask if mask.any() else foreground)
+            failed.append(Extraction(mask=mask, method=name, remark='', doubt=str(error)))
+            continue
+        before = [f'{fail.method} failed: {fail.reason}' for fail in failed]
+        return Extraction(mask=mask, method=name, remark='; '.join([remark, *before]))
+    return replace(failed[0], remark=remark, doubt=_sum_up(failed))
 
 
-def choose_method(method: str) -> str:
+def choose_methods(method: str, model: Path | None = None) -> tuple[str, ...]:
     """Resolve 'auto'.
 
     Parameters
     ----------
     method : str
         A key of `METHODS`, or 'auto'.
+    model : Path, optional
+        Weights of a method that brings none.
 
     Returns
     -------
-    str
-        A key of `METHODS`.
+    tuple of str
+        Keys of `METHODS`, in the order in which they are tried.
 
     Raises
     ------
+    InputError
+        If the method lacks something.
     ValueError
         If there is no such method.
     """
     if method == 'auto':
-        return next(iter(METHODS))
+        return tuple(name for name, entry in METHODS.items() if not entry.missing(model))
     if method not in METHODS:
         raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}, not {method!r}")
-    return method
+    missing = METHODS[method].missing(model)
+    if missing:
+        raise InputError(missing)
+    return (method,)
+
+
+def _sum_up(failed: Sequence[Extraction]) -> str:
+    """Say once, of all methods, what was wrong and what to do."""
+    if len(failed) == 1:
+        return failed[0].doubt
+    reasons = ', '.join(f'{fail.method}: {fail.reason}' for fail in failed)
+    return (
+        f'no method found a brain in it ({reasons}); check that it is a T1-weighted image of a '
+        'whole head, or give a brain mask by --derivatives.'
+    )
+
+
+def _as_it_is(mask: Mask, grid: VoxelGrid) -> Extraction:
+    """Take an image as its owner says that it is to be taken."""
+    doubt = ''
+    try:
+        check_volume(mask, grid, ANYTHING_ML)
+    except InputError as error:
+        doubt = str(error)
+    return Extraction(mask=mask, method=NONE, remark='it was to be taken as it is', doubt=doubt)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import InputError
 from ..settings import (
+    AFFINE_METHODS,
     ANALYSIS_LEVELS,
     DEFAULT_SPACE,
     DIRECTIONS,
@@ -178,11 +179,36 @@ def _add_anatomical(parser: Parser) -> None:
         SKULL_STRIP_MODES,
         'auto: keep a brain that is already extracted; force: strip all; skip: strip none',
     )
-    _add_choice(group, '--skull-strip-method', SKULL_STRIP_METHODS, 'program that strips')
+    _add_choice(
+        group,
+        '--skull-strip-method',
+        SKULL_STRIP_METHODS,
+        'program that strips; auto: one after the other, until a mask can be one of a brain',
+    )
+    group.add_argument(
+        '--skull-strip-model',
+        metavar='FILE',
+        type=Path,
+        help='weights of a program that brings none: synthstrip.1.pt',
+    )
 
 
 def _add_registration(parser: Parser) -> None:
     group = parser.add_argument_group('registration')
+    _add_choice(
+        group,
+        '--affine-method',
+        AFFINE_METHODS,
+        'where the affine starts from; auto: the orientation of the header and the one that a '
+        'network sees; classical: without the network; icstn: the network',
+    )
+    group.add_argument(
+        '--no-affine-polish',
+        dest='affine_polish',
+        action='store_false',
+        default=None,
+        help='take the affine of the network as it is, which is quicker and rougher',
+    )
     _add_choice(
         group,
         '--momentum',

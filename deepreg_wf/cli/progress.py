@@ -19,6 +19,7 @@ STEPS = {
     'SkullStrip': 'brain extraction',
     'BiasCorrect': 'bias field correction',
     'PrepareTemplate': 'preparing the template',
+    'StopOnDoubt': 'check of the result',
     'AffineAlign': 'affine alignment',
     'PredictMomentum': 'prediction',
     'CorrectMomentum': 'correction',

@@ -10,6 +10,7 @@ _HOMES = {
     'BiasCorrect': 'anatomical',
     'PrepareTemplate': 'template',
     'SelectTemplate': 'template',
+    'StopOnDoubt': 'doubt',
     'AffineAlign': 'affine',
     'FillLesion': 'affine',
     'PredictMomentum': 'prediction',

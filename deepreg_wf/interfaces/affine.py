@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,21 @@ from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
     SimpleInterface,
+    Str,
     TraitedSpec,
     isdefined,
     traits,
 )
 
-from deepreg_wf.errors import InputError
+from deepreg_wf.interfaces.doubt import doubt_of
 
 LOGGER = logging.getLogger('nipype.interface')
+
+FAR_MM = 100.0
+"""Distance from the template that scanners hardly give a brain: its middle is in that of the coil."""
+
+MIRROR_GAIN = 0.02
+"""Correlation by which a mirrored brain has to be more like the template to be told of."""
 
 
 class _AffineAlignInputSpec(BaseInterfaceInputSpec):
@@ -25,9 +33,9 @@ class _AffineAlignInputSpec(BaseInterfaceInputSpec):
     moving_mask = File(exists=True, mandatory=True, desc='its mask')
     fixed_image = File(exists=True, mandatory=True, desc='template, on the registration grid')
     fixed_mask = File(exists=True, mandatory=True, desc='its mask')
-    source_file = File(desc='raw image, by whose name errors call it')
-    seed = traits.Int(0, usedefault=True, desc='of the voxels that are compared')
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='starts tried at a time')
+    source_file = File(desc='raw image, by whose name the log calls it')
+    method = Str('auto', usedefault=True, desc='where it starts from')
+    polish = traits.Bool(True, usedefault=True, desc='refine what the network finds')
     sloppy = traits.Bool(False, usedefault=True, desc='few iterations, for tests')
 
 
@@ -35,6 +43,8 @@ class _AffineAlignOutputSpec(TraitedSpec):
     affine = File(exists=True, desc='ITK transform from template points to points of the brain')
     out_file = File(exists=True, desc='the brain on the registration grid')
     out_mask = File(exists=True, desc='its mask on the registration grid')
+    out_trace = File(exists=True, desc='where it started, and how alike the brains are (JSON)')
+    doubt = Str(desc='why it cannot be right, in words; empty where nothing speaks against it')
 
 
 class AffineAlign(SimpleInterface):
@@ -46,7 +56,8 @@ class AffineAlign(SimpleInterface):
     >>> align.inputs.fixed_image = 'template_brain.nii.gz'
     >>> align.inputs.fixed_mask = 'template_mask.nii.gz'
     >>> align.inputs.sloppy = True
-    >>> Path(align.run().outputs.affine).name
+    >>> outputs = align.run().outputs
+    >>> Path(outputs.affine).name
     'affine.txt'
     """
 
@@ -57,48 +68,73 @@ class AffineAlign(SimpleInterface):
         import numpy as np
 
         from deepreg_wf.affine import align, check_alignment
-        from deepreg_wf.brain import read_mask, resample_brain
-        from deepreg_wf.spatial import load_image, save_affine, save_image
+        from deepreg_wf.brain import resample_brain
+        from deepreg_wf.spatial import save_affine, save_image
 
-        images = []
-        for end in ('moving', 'fixed'):
-            data, grid = load_image(getattr(self.inputs, f'{end}_image'))
-            mask = read_mask(getattr(self.inputs, f'{end}_mask'), grid)
-            images.append((data, mask, grid))
-        moving, fixed = images
+        inputs = self.inputs
+        moving = load_brain(inputs.moving_image, inputs.moving_mask)
+        fixed = load_brain(inputs.fixed_image, inputs.fixed_mask)
         found = align(
             moving,
             fixed,
-            seed=self.inputs.seed,
-            num_threads=self.inputs.num_threads,
-            sloppy=self.inputs.sloppy,
+            method=inputs.method,
+            polish=inputs.polish,
+            mirror=True,
+            sloppy=inputs.sloppy,
         )
-        try:
-            check_alignment(found.affine, found.similarity)
-        except InputError as error:
-            raise InputError(f'{self._name()}: {error}') from None
-        LOGGER.info(
-            '%s: affine from the %s, correlation %.3f, %.3f with centres brought together',
-            self._name(),
-            found.start,
-            found.similarity,
-            found.similarity_before,
-        )
+        self._tell(found)
         folder = Path(runtime.cwd)
         brain, mask = resample_brain(*moving, fixed[2], found.affine)
         save_affine(folder / 'affine.txt', found.affine)
         save_image(folder / 'brain.nii.gz', brain, fixed[2])
         save_image(folder / 'mask.nii.gz', mask, fixed[2], np.uint8)
+        trace = {key: value for key, value in vars(found).items() if key != 'affine'}
+        (folder / 'affine.json').write_text(json.dumps(trace, indent=2))
         self._results |= {
             'affine': str(folder / 'affine.txt'),
             'out_file': str(folder / 'brain.nii.gz'),
             'out_mask': str(folder / 'mask.nii.gz'),
+            'out_trace': str(folder / 'affine.json'),
+            'doubt': doubt_of(check_alignment, found),
         }
         return runtime
 
-    def _name(self) -> str:
-        inputs = self.inputs
-        return str(inputs.source_file if isdefined(inputs.source_file) else inputs.moving_image)
+    def _tell(self, found: Any) -> None:
+        source = self.inputs.source_file
+        name = source if isdefined(source) else self.inputs.moving_image
+        LOGGER.info(
+            '%s: affine from the %s, correlation %.3f, %.3f with centres brought together, '
+            '%.3f for the mirrored brain',
+            name,
+            found.start,
+            found.similarity,
+            found.similarity_before,
+            found.mirrored,
+        )
+        if found.offset > FAR_MM:
+            LOGGER.warning(
+                '%s: its header puts the brain %.0f mm away from the template; it was found all '
+                'the same, but other software may not.',
+                name,
+                found.offset,
+            )
+        if found.mirrored > found.similarity + MIRROR_GAIN:
+            LOGGER.warning(
+                '%s: the mirrored brain is more like the template (correlation %.3f, not %.3f); '
+                'check that left and right of its header are right.',
+                name,
+                found.mirrored,
+                found.similarity,
+            )
+
+
+def load_brain(image: str, mask: str) -> Any:
+    """Intensities, mask and grid of a brain, as the affine registration takes them."""
+    from deepreg_wf.brain import read_mask
+    from deepreg_wf.spatial import load_image
+
+    data, grid = load_image(image)
+    return data, read_mask(mask, grid), grid
 
 
 class _FillLesionInputSpec(BaseInterfaceInputSpec):

@@ -16,8 +16,9 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces._tensors import ComputeInputSpec
+from deepreg_wf.interfaces.affine import load_brain
+from deepreg_wf.interfaces.doubt import doubt_of
 
 LOGGER = logging.getLogger('nipype.interface')
 
@@ -68,12 +69,16 @@ class _SkullStripInputSpec(ComputeInputSpec):
         desc='strip what is not recognised as a brain, strip in any case, or never',
     )
     method = Str('auto', usedefault=True, desc='what strips')
+    model = File(exists=True, desc='weights of a method that brings none')
+    template = File(exists=True, desc='brain of a template, that the brain has to be like')
+    template_mask = File(exists=True, requires=['template'], desc='its mask')
 
 
 class _SkullStripOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc='brain mask')
     out_file = File(exists=True, desc='the image within the mask')
     method = Str(desc="what stripped, 'already-extracted', 'precomputed' or 'none'")
+    doubt = Str(desc='why it cannot be a brain, in words; empty where nothing speaks against it')
 
 
 class SkullStrip(SimpleInterface):
@@ -104,27 +109,39 @@ class SkullStrip(SimpleInterface):
             'out_mask': str(folder / 'mask.nii.gz'),
             'out_file': str(folder / 'brain.nii.gz'),
             'method': found.method,
+            'doubt': found.doubt,
         }
         return runtime
-
 
     def _find(self, data: Any, grid: Any) -> Any:
         from deepreg_wf.brain import PRECOMPUTED, Extraction, adopt_mask, extract_brain
 
-        if isdefined(self.inputs.in_mask):
-            mask = adopt_mask(self.inputs.in_mask, grid)
-            return Extraction(mask=mask, method=PRECOMPUTED, remark=self.inputs.in_mask)
-        try:
-            return extract_brain(
-                data,
-                grid,
-                mode=self.inputs.mode,
-                method=self.inputs.method,
-                num_threads=self.inputs.num_threads,
-                device=self.inputs.device,
-            )
-        except InputError as error:
-            raise InputError(f'{_name(self.inputs)}: {error}') from None
+        inputs = self.inputs
+        check = self._make_check(data, grid)
+        if isdefined(inputs.in_mask):
+            mask = adopt_mask(inputs.in_mask, grid)
+            doubt = doubt_of(check, mask) if check else ''
+            return Extraction(mask=mask, method=PRECOMPUTED, remark=inputs.in_mask, doubt=doubt)
+        return extract_brain(
+            data,
+            grid,
+            mode=inputs.mode,
+            method=inputs.method,
+            model=Path(inputs.model) if isdefined(inputs.model) else None,
+            check=check,
+            num_threads=inputs.num_threads,
+            device=inputs.device,
+        )
+
+    def _make_check(self, data: Any, grid: Any) -> Any:
+        """What a mask has to pass: its brain can be aligned with the template."""
+        from deepreg_wf.affine import check_brain
+
+        inputs = self.inputs
+        if not isdefined(inputs.template):
+            return None
+        fixed = load_brain(inputs.template, inputs.template_mask)
+        return lambda mask: check_brain((data, mask, grid), fixed)
 
 
 class _BiasCorrectInputSpec(BaseInterfaceInputSpec):

@@ -11,6 +11,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
 )
 
 
@@ -18,6 +19,7 @@ class _RegistrationQCInputSpec(BaseInterfaceInputSpec):
     template_image = File(exists=True, mandatory=True, desc='brain of the template')
     template_mask = File(exists=True, mandatory=True, desc='mask of the template')
     affine = File(exists=True, mandatory=True, desc='affine from template to image points')
+    affine_trace = File(exists=True, desc='record of the affine registration (JSON)')
     affine_image = File(exists=True, mandatory=True, desc='brain after the affine alone')
     affine_mask = File(exists=True, mandatory=True, desc='its mask')
     warped_image = File(exists=True, mandatory=True, desc='brain after the whole transform')
@@ -114,6 +116,10 @@ class RegistrationQC(SimpleInterface):
 
         from deepreg_wf.spatial import load_affine
 
-        return {
+        figures = {
             'affine_determinant': float(np.linalg.det(load_affine(self.inputs.affine)[:3, :3]))
         }
+        if isdefined(self.inputs.affine_trace):
+            trace = json.loads(Path(self.inputs.affine_trace).read_text())
+            figures['mirror_gain'] = trace['mirrored'] - trace['similarity']
+        return figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..networks import WeightsError
 from .architecture import QuicksilverNet
 from .legacy import convert_legacy
 from .prediction import correct, predict, prepare_image
@@ -9,7 +10,6 @@ from .uncertainty import draw_momenta, sample_uncertainty
 from .weights import (
     Checkpoint,
     Spec,
-    WeightsError,
     load_checkpoint,
     load_network,
     save_checkpoint,

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..lddmm import ORIGINAL_METRIC
 from ..lddmm.metric import Parameters
+from ..networks import WeightsError
 from .architecture import QuicksilverNet
-from .weights import Checkpoint, Spec, WeightsError
+from .weights import Checkpoint, Spec
 
 LICENCE = 'that of the original weights: academic and non-commercial use only'
 

@@ -1,31 +1,21 @@
-"""Trained networks as files: tensors, what they are for, and a checksum."""
+"""Trained networks of Quicksilver, and what they are for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from ..lddmm import DEFAULT_METRIC
 from ..lddmm.metric import Parameters
+from ..networks import fitting, read_network, write_network
 from .architecture import QuicksilverNet
 
 FORMAT = 'deepreg_wf 1'
 """Version of the layout of the metadata."""
-
-_KEYS = ('format', 'spec', 'card', 'sha256')
-
-
-class WeightsError(ValueError):
-    """A file of weights is unusable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +112,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     checkpoint : Checkpoint
     path : path-like
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in checkpoint.network.state_dict().items()
-    }
-    metadata = {
-        'format': FORMAT,
-        'spec': json.dumps(asdict(checkpoint.spec), sort_keys=True),
-        'card': json.dumps(dict(checkpoint.card), sort_keys=True),
-    }
-    metadata['sha256'] = _checksum(tensors, metadata)
-    path = Path(path)
-    draft = path.with_name(f'.{path.name}.part')
-    # Not save_file, whose files nobody else may read.
-    draft.write_bytes(save(tensors, metadata))
-    draft.replace(path)
+    write_network(path, checkpoint.network, FORMAT, asdict(checkpoint.spec), checkpoint.card)
 
 
 def load_checkpoint(path: str | Path, *, device: torch.device | str = 'cpu') -> Checkpoint:
@@ -156,23 +132,12 @@ def load_checkpoint(path: str | Path, *, device: torch.device | str = 'cpu') -> 
     WeightsError
         If the file is missing, of another kind, or not what was written.
     """
-    tensors, metadata = _read(path)
-    if any(key not in metadata for key in _KEYS) or metadata['format'] != FORMAT:
-        raise WeightsError(
-            f'{path}: not weights of deepreg_wf; those of the original Quicksilver become so by '
-            'deepreg_wf-convert-weights.'
-        )
-    if _checksum(tensors, metadata) != metadata['sha256']:
-        raise WeightsError(f'{path}: the file is damaged (its checksum is wrong); get it anew.')
-    try:
-        spec = Spec(**json.loads(metadata['spec']))
+    stored = read_network(path, FORMAT)
+    with fitting(path):
+        spec = Spec(**stored.spec)
         network = spec.new_network()
-        network.load_state_dict(tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f'{path}: its description and its tensors do not go together ({error}); get it anew.'
-        ) from error
-    return Checkpoint(network.eval().to(device), spec, json.loads(metadata['card']))
+        network.load_state_dict(stored.tensors)
+    return Checkpoint(network.eval().to(device), spec, stored.card)
 
 
 def load_network(path: str | Path, *, device: torch.device | str = 'cpu') -> QuicksilverNet:
@@ -181,29 +146,3 @@ def load_network(path: str | Path, *, device: torch.device | str = 'cpu') -> Qui
     Parameters, and what is raised, are those of `load_checkpoint`.
     """
     return load_checkpoint(path, device=device).network
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not Path(path).is_file():
-        raise WeightsError(f'{path}: no such file; give the weights of a network.')
-    try:
-        with safe_open(path, framework='pt') as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f'{path}: not a readable .safetensors file ({error}); get it anew, or convert it by '
-            'deepreg_wf-convert-weights.'
-        ) from error
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of all that a checkpoint says and holds."""
-    digest = hashlib.sha256()
-    for key in ('format', 'spec', 'card'):
-        digest.update(metadata[key].encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -196,6 +196,16 @@ CRITERIA = (
         'MNI152; a negative value is a mirror image, an extreme one a failed affine.',
     ),
     Criterion(
+        key='mirror_gain',
+        label='Gained by mirroring the brain, affine',
+        good=Interval(high=0.02),
+        fair=Interval(high=0.05),
+        reason='Correlation that the brain with left and right exchanged has with the template '
+        'beyond its own. People are nearly symmetric, so that it is seldom above 0.01; much more '
+        'than that points to a header in which the two are exchanged. A symmetric template '
+        'cannot tell. Nothing is ever mirrored.',
+    ),
+    Criterion(
         key='displacement_median_mm',
         label='Deformable displacement, median',
         unit='mm',

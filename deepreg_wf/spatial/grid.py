@@ -15,6 +15,7 @@ from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
     io_orientation,
+    ornt_transform,
 )
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
@@ -128,6 +129,11 @@ class VoxelGrid:
         """Bring data on this grid, shape (X, Y, Z, ...), into the order of `canonical()`."""
         reordered: NDArray[Any] = apply_orientation(data, io_orientation(self.affine))
         return reordered
+
+    def restore(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Bring data that is in the order of `canonical()` back onto this grid."""
+        back = ornt_transform(io_orientation(np.eye(4)), io_orientation(self.affine))
+        return np.ascontiguousarray(apply_orientation(data, back))
 
     def resampled(self, spacing_mm: float) -> VoxelGrid:
         """Return a grid of isotropic spacing over the same field of view.

@@ -8,22 +8,32 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.affine import AffineAlign
+from deepreg_wf.interfaces.doubt import StopOnDoubt
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
 _INPUTS = ('t1w_brain', 't1w_mask', 'template_brain', 'template_mask', 't1w_file')
-_OUTPUTS = ('affine', 't1w_affine', 't1w_mask_affine')
+_OUTPUTS = ('affine', 't1w_affine', 't1w_mask_affine', 'trace')
+_STARTS = {
+    'auto': """\
+the orientation that the header gives and the one that a spatial transformer network [@icstn] sees,
+and, where neither made them alike, the best of many""",
+    'classical': """\
+the orientation that the header gives or, where that did not make them alike, the best of many""",
+    'icstn': """\
+the one that a spatial transformer network [@icstn] sees or, where that did not make them alike, the
+orientation that the header gives and the best of many""",
+}
 _DESCRIPTION = """\
-The brain was aligned with the template by an affine, found with *antsRegistration* [@ants] for the
-mutual information of the two, from the orientation that the header gives or, where that did not
-make them alike, from the best of many. """
+The brain was aligned with the template by an affine, which Gauss-Newton iterations on locally
+normalized intensities found, from {starts}. """
 
 
 def init_affine_wf(
     *,
-    omp_nthreads: int = 1,
-    random_seed: int = 0,
+    method: str = 'auto',
+    polish: bool = True,
     sloppy: bool = False,
     name: str = 'affine_wf',
 ) -> LiterateWorkflow:
@@ -39,10 +49,10 @@ def init_affine_wf(
 
     Parameters
     ----------
-    omp_nthreads : int
-        Threads on the CPU.
-    random_seed : int
-        Of the choice of the voxels that are compared.
+    method : str
+        Where it starts from: a key of `deepreg_wf.affine.LADDERS`.
+    polish : bool
+        Refine what the network finds; the other starts always are.
     sloppy : bool
         Fast and rough, for tests.
     name : str
@@ -62,20 +72,21 @@ def init_affine_wf(
     affine
         Affine of ITK that maps template points to points of the subject
     t1w_affine, t1w_mask_affine
-        Brain of the subject and its mask on the registration grid
+        Brain of the subject and its mask on the registration grid, also of an affine that is
+        refused
+    trace
+        Where it started, and how alike the brains are (JSON)
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _DESCRIPTION
+    workflow.__desc__ = _DESCRIPTION.format(starts=_STARTS[method])
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     align = pe.Node(
-        AffineAlign(seed=random_seed, num_threads=omp_nthreads, sloppy=sloppy),
-        name='align',
-        n_procs=omp_nthreads,
-        mem_gb=0.5,
+        AffineAlign(method=method, polish=polish, sloppy=sloppy), name='align', mem_gb=0.5
     )
+    trust = pe.Node(StopOnDoubt(), name='trust', run_without_submitting=True)
     workflow.connect(
         [
             (
@@ -89,13 +100,16 @@ def init_affine_wf(
                     ('t1w_file', 'source_file'),
                 ],
             ),
+            (inputnode, trust, [('t1w_file', 'source_file')]),
+            (align, trust, [('affine', 'in_file'), ('doubt', 'doubt')]),
+            (trust, outputnode, [('out_file', 'affine')]),
             (
                 align,
                 outputnode,
                 [
-                    ('affine', 'affine'),
                     ('out_file', 't1w_affine'),
                     ('out_mask', 't1w_mask_affine'),
+                    ('out_trace', 'trace'),
                 ],
             ),
         ]

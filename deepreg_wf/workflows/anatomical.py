@@ -8,11 +8,14 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip, ValidateT1w
+from deepreg_wf.interfaces.doubt import StopOnDoubt
 from deepreg_wf.precomputed import NOTHING, Precomputed
+from deepreg_wf.settings import Anatomical
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
+_DEFAULTS = Anatomical()
 _STRIPPING = {
     'auto': """\
 Whether the image showed a brain only was told from its background, from the volume and shape of
@@ -31,13 +34,26 @@ The T1-weighted image was corrected for intensity non-uniformity within the brai
 *N4BiasFieldCorrection* [@n4], from ANTs [@ants].
 
 """
-_OUTPUTS = ('t1w_valid', 't1w_preproc', 't1w_brain', 't1w_mask', 'skull_strip_method')
+LIKE_TEMPLATE = [
+    ('t1w_brain', 'anat_preproc_wf.inputnode.template_brain'),
+    ('brain_mask', 'anat_preproc_wf.inputnode.template_mask'),
+]
+"""Edges from a prepared template to a workflow that holds the one below."""
+
+_INPUTS = ('t1w', 'template_brain', 'template_mask')
+_OUTPUTS = (
+    't1w_valid',
+    't1w_preproc',
+    't1w_brain',
+    't1w_mask',
+    't1w_mask_found',
+    'skull_strip_method',
+)
 
 
 def init_anat_preproc_wf(
     *,
-    skull_strip: str = 'auto',
-    skull_strip_method: str = 'auto',
+    anatomical: Anatomical = _DEFAULTS,
     omp_nthreads: int = 1,
     sloppy: bool = False,
     device: str = 'cpu',
@@ -56,11 +72,8 @@ def init_anat_preproc_wf(
 
     Parameters
     ----------
-    skull_strip : {'auto', 'force', 'skip'}
-        Strip what is not recognised as a brain already, strip in any case, or take the image as
-        it is.
-    skull_strip_method : str
-        What strips: a key of `deepreg_wf.brain.METHODS`, or 'auto'.
+    anatomical : Anatomical
+        How the brain is taken out of the image.
     omp_nthreads : int
         Threads on the CPU.
     sloppy : bool
@@ -77,6 +90,8 @@ def init_anat_preproc_wf(
     ------
     t1w
         The raw image, or the preprocessed one of `precomputed`
+    template_brain, template_mask
+        (optional) Brain of a template and its mask: what is taken for the brain has to be like it
 
     Outputs
     -------
@@ -88,43 +103,55 @@ def init_anat_preproc_wf(
         Bias-corrected brain, zero outside of the mask
     t1w_mask
         Brain mask
+    t1w_mask_found
+        The same, also where it is refused, for a picture of it
     skull_strip_method
         What gave the mask: a method, 'already-extracted', 'precomputed' or 'none'
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.brain import METHODS, choose_method
+    from deepreg_wf.brain import METHODS, choose_methods
 
-    citation = METHODS[choose_method(skull_strip_method)].citation
+    names = choose_methods(anatomical.skull_strip_method, anatomical.skull_strip_model)
+    citation = ' or, where that mask was not one of a brain, '.join(
+        METHODS[name].citation for name in names
+    )
     workflow = LiterateWorkflow(name=name)
-    stripping = _STRIPPING[skull_strip].format(citation=citation)
+    stripping = _STRIPPING[anatomical.skull_strip].format(citation=citation)
     workflow.__desc__ = (_PRECOMPUTED_MASK if precomputed.mask else stripping) + (
         _PRECOMPUTED_T1W if precomputed.t1w else _BIAS
     )
-    inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.25)
     on_gpu = device != 'cpu'
     strip = SkullStrip(
-        mode=skull_strip,
-        method=skull_strip_method,
+        mode=anatomical.skull_strip,
+        method=anatomical.skull_strip_method,
         num_threads=omp_nthreads,
         device=device,
         use_gpu=on_gpu,
     )
+    if anatomical.skull_strip_model is not None:
+        strip.inputs.model = str(anatomical.skull_strip_model)
     if precomputed.mask is not None:
         strip.inputs.in_mask = str(precomputed.mask)
     skullstrip = pe.Node(strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=1.5)
+    trust = pe.Node(StopOnDoubt(), name='trust', run_without_submitting=True)
+    template = [('template_brain', 'template'), ('template_mask', 'template_mask')]
     workflow.connect(
         [
             (inputnode, validate, [('t1w', 'in_file')]),
-            (inputnode, skullstrip, [('t1w', 'source_file')]),
+            (inputnode, skullstrip, [('t1w', 'source_file'), *template]),
+            (inputnode, trust, [('t1w', 'source_file')]),
+            (skullstrip, trust, [('out_mask', 'in_file'), ('doubt', 'doubt')]),
+            (trust, outputnode, [('out_file', 't1w_mask')]),
             (validate, skullstrip, [('out_file', 'in_file')]),
             (validate, outputnode, [('out_file', 't1w_valid')]),
             (
                 skullstrip,
                 outputnode,
-                [('out_mask', 't1w_mask'), ('method', 'skull_strip_method')],
+                [('out_mask', 't1w_mask_found'), ('method', 'skull_strip_method')],
             ),
         ]
     )
@@ -136,7 +163,7 @@ def init_anat_preproc_wf(
     workflow.connect(
         [
             (validate, bias, [('out_file', 'in_file')]),
-            (skullstrip, bias, [('out_mask', 'in_mask')]),
+            (trust, bias, [('out_file', 'in_mask')]),
             (bias, outputnode, [('out_file', 't1w_preproc'), ('out_brain', 't1w_brain')]),
         ]
     )

@@ -15,14 +15,17 @@ from deepreg_wf.derivatives import derivative_path, parse_entities
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
 from deepreg_wf.precomputed import NOTHING, Precomputed
-from deepreg_wf.settings import Registration
-from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
-from deepreg_wf.workflows.space import DEFAULTS, NATIVE, TEMPLATE, init_space_wf
+from deepreg_wf.settings import Anatomical, Registration
+from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
+from deepreg_wf.workflows.space import DEFAULTS, FOUND, NATIVE, TEMPLATE, init_space_wf
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
     from deepreg_wf.templates import Template
+
+ANATOMICAL = Anatomical()
+"""How brains are found unless told otherwise."""
 
 _DESCRIPTION = """\
 The results in this manuscript come from registration with *deepreg_wf* {version}, a BIDS-App
@@ -38,8 +41,7 @@ def init_deepreg_wf(
     output_dir: Path,
     templates: Sequence[Template],
     level: str = 'full',
-    skull_strip: str = 'auto',
-    skull_strip_method: str = 'auto',
+    anatomical: Anatomical = ANATOMICAL,
     precomputed: Mapping[Path, Precomputed] | None = None,
     lesions: Mapping[Path, Path] | None = None,
     registration: Registration = DEFAULTS,
@@ -82,10 +84,8 @@ def init_deepreg_wf(
         What is registered to, each on its own.
     level : {'minimal', 'full'}
         Which derivatives are stored, as in `init_outputs_wf`.
-    skull_strip : {'auto', 'force', 'skip'}
-        Whether images that are of the brain only already are stripped.
-    skull_strip_method : {'auto', 'deepbet'}
-        What strips.
+    anatomical : Anatomical
+        How the brain is taken out of the image.
     precomputed : mapping of Path to Precomputed, optional
         Masks and preprocessed images that other programs have made, by raw image.
     lesions : mapping of Path to Path, optional
@@ -99,7 +99,7 @@ def init_deepreg_wf(
     batch_size : int
         Patches that go through a network at once, at most.
     random_seed : int
-        Seed of the affine registration, and of the momenta that are drawn.
+        Of the momenta that are drawn.
     sloppy : bool
         Fast and rough, for tests.
     run_id : str
@@ -134,8 +134,7 @@ def init_deepreg_wf(
             output_dir=output_dir,
             templates=templates,
             level=level,
-            skull_strip=skull_strip,
-            skull_strip_method=skull_strip_method,
+            anatomical=anatomical,
             precomputed=(precomputed or {}).get(image, NOTHING),
             lesion=(lesions or {}).get(image),
             registration=registration,
@@ -152,6 +151,8 @@ def init_deepreg_wf(
             shared = zip(('t1w_brain', 'brain_mask', 'reference'), TEMPLATE, strict=True)
             edges = [(source, f'{label}_wf.inputnode.{target}') for source, target in shared]
             workflow.connect([(prepare, single_subject_wf, edges)])
+        first = next(iter(prepared.values()))
+        workflow.connect([(first, single_subject_wf, LIKE_TEMPLATE)])
     return workflow
 
 
@@ -162,8 +163,7 @@ def init_single_subject_wf(
     output_dir: Path,
     templates: Sequence[Template],
     level: str = 'full',
-    skull_strip: str = 'auto',
-    skull_strip_method: str = 'auto',
+    anatomical: Anatomical = ANATOMICAL,
     precomputed: Precomputed = NOTHING,
     lesion: Path | None = None,
     registration: Registration = DEFAULTS,
@@ -199,8 +199,8 @@ def init_single_subject_wf(
         What other programs have made of it.
     lesion : Path, optional
         Mask of a lesion in it.
-    bids_dir, output_dir, templates, level, skull_strip, skull_strip_method, registration, \
-device, omp_nthreads, batch_size, random_seed, sloppy
+    bids_dir, output_dir, templates, level, anatomical, registration, device, omp_nthreads, \
+batch_size, random_seed, sloppy
         As in `init_deepreg_wf`.
     name : str
         Name of the workflow.
@@ -211,7 +211,8 @@ device, omp_nthreads, batch_size, random_seed, sloppy
         The image; set to `t1w_file`, or to what was made of it before
 
     The workflow of each template, ``SPACE_wf``, takes what was prepared of it; see
-    `deepreg_wf.workflows.space.init_space_wf`.
+    `deepreg_wf.workflows.space.init_space_wf`. That of the image, ``anat_preproc_wf``, takes one
+    that brains are to be like.
 
     Returns
     -------
@@ -224,15 +225,14 @@ device, omp_nthreads, batch_size, random_seed, sloppy
     inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
     inputnode.inputs.t1w = str(precomputed.t1w or t1w_file)
     anat_wf = init_anat_preproc_wf(
-        skull_strip=skull_strip,
-        skull_strip_method=skull_strip_method,
+        anatomical=anatomical,
         omp_nthreads=omp_nthreads,
         sloppy=sloppy,
         device=device,
         precomputed=precomputed,
     )
     workflow.connect(inputnode, 't1w', anat_wf, 'inputnode.t1w')
-    names = ('t1w_brain', *NATIVE)
+    names = dict.fromkeys(('t1w_brain', *NATIVE, *FOUND))
     for number, template in enumerate(templates):
         space_wf = init_space_wf(
             t1w_file=t1w_file,

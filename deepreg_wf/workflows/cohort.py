@@ -10,7 +10,7 @@ from nipype.interfaces.io import ExportFile
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.workflows.affine import init_affine_wf
-from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
+from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
 from deepreg_wf.workflows.base import prepare_template, single_subject_name
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def init_cohort_wf(
     resolution: float = 2.0,
     device: str = 'cpu',
     omp_nthreads: int = 1,
-    random_seed: int = 0,
     name: str = 'cohort_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that extracts the brains of a dataset and aligns them by affines.
@@ -63,8 +62,6 @@ def init_cohort_wf(
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     omp_nthreads : int
         Threads of the nodes that can use several.
-    random_seed : int
-        Seed of the affine registration.
     name : str
         Name of the workflow.
 
@@ -82,7 +79,7 @@ def init_cohort_wf(
         single_wf = LiterateWorkflow(name=single_subject_name(image))
         anat_wf = init_anat_preproc_wf(omp_nthreads=omp_nthreads, device=device)
         anat_wf.inputs.inputnode.t1w = str(image)
-        affine_wf = init_affine_wf(omp_nthreads=omp_nthreads, random_seed=random_seed)
+        affine_wf = init_affine_wf()
         affine_wf.inputs.inputnode.t1w_file = str(image)
         names = ('t1w_brain', 't1w_mask')
         single_wf.connect(
@@ -92,7 +89,7 @@ def init_cohort_wf(
         single_wf.connect(affine_wf, 'outputnode.t1w_affine', aligned, 'in_file')
         shared = {'t1w_brain': 'template_brain', 'brain_mask': 'template_mask'}
         edges = [(source, f'affine_wf.inputnode.{field}') for source, field in shared.items()]
-        workflow.connect([(prepare, single_wf, edges)])
+        workflow.connect([(prepare, single_wf, [*edges, *LIKE_TEMPLATE])])
     return workflow
 
 

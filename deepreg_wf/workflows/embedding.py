@@ -37,7 +37,6 @@ def init_register_template_wf(
     image_type: str = 'T1w',
     registration: Registration = DEFAULTS,
     device: str = 'cpu',
-    random_seed: int = 0,
     cache_dir: Path | None = None,
     name: str = 'register_template_wf',
 ) -> LiterateWorkflow:
@@ -72,8 +71,6 @@ def init_register_template_wf(
         Where the momentum comes from and on which grid it lives.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
-    random_seed : int
-        Seed of the affine registration.
     cache_dir : Path, optional
         Folder for what is derived from the bundled template; that of the node by default.
     name : str
@@ -126,9 +123,10 @@ def init_register_template_wf(
         momentum=registration.momentum,
         refine=registration.refine,
         direction=registration.direction,
+        affine_method=registration.affine_method,
+        affine_polish=registration.affine_polish,
         device=device,
         omp_nthreads=omp_nthreads,
-        random_seed=random_seed,
         sloppy=sloppy,
     )
     workflow.connect(

@@ -34,6 +34,8 @@ def init_registration_wf(
     device: str = 'cpu',
     omp_nthreads: int = 1,
     batch_size: int = 32,
+    affine_method: str = 'auto',
+    affine_polish: bool = True,
     random_seed: int = 0,
     sloppy: bool = False,
     name: str = 'registration_wf',
@@ -56,8 +58,10 @@ def init_registration_wf(
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     omp_nthreads : int
         Threads of the nodes that can use several.
+    affine_method, affine_polish
+        As in `deepreg_wf.workflows.affine.init_affine_wf`.
     random_seed : int
-        Seed of the affine registration, and of the momenta that are drawn.
+        Of the momenta that are drawn.
     sloppy : bool
         Fast and rough, for tests.
     name : str
@@ -94,7 +98,7 @@ def init_registration_wf(
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS, *_OPTIONAL]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
-    affine_wf = init_affine_wf(omp_nthreads=omp_nthreads, random_seed=random_seed, sloppy=sloppy)
+    affine_wf = init_affine_wf(method=affine_method, polish=affine_polish, sloppy=sloppy)
     quicksilver_wf = init_quicksilver_wf(
         momentum=momentum,
         refine=refine,
@@ -167,6 +171,7 @@ def _check(workflow: LiterateWorkflow, inputnode: pe.Node, outputnode: pe.Node) 
                 qc,
                 [
                     ('outputnode.affine', 'affine'),
+                    ('outputnode.trace', 'affine_trace'),
                     ('outputnode.t1w_affine', 'affine_image'),
                     ('outputnode.t1w_mask_affine', 'affine_mask'),
                 ],

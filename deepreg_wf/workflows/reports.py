@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from deepreg_wf.templates import Template
 
 _FIELDS = (
-    't1w_preproc',
-    't1w_mask',
+    't1w_valid',
+    't1w_mask_found',
     'skull_strip_method',
     't1w_affine',
     't1w_std',
@@ -43,8 +43,8 @@ _FIELDS = (
 
 # By label of the `desc` entity: what each reportlet is connected to, its inputs by their source.
 _NATIVE = {
-    'summary': {'t1w_mask': 'in_mask', 'skull_strip_method': 'skull_strip_method'},
-    'brainmask': {'t1w_preproc': 'in_file', 't1w_mask': 'in_mask'},
+    'summary': {'t1w_mask_found': 'in_mask', 'skull_strip_method': 'skull_strip_method'},
+    'brainmask': {'t1w_valid': 'in_file', 't1w_mask_found': 'in_mask'},
 }
 _STANDARD = {
     'affine': {'t1w_affine': 'in_file'},
@@ -108,8 +108,8 @@ def init_reportlets_wf(
 
     Inputs
     ------
-    t1w_preproc, t1w_mask
-        Bias-corrected image and brain mask, in their own space
+    t1w_valid, t1w_mask_found
+        Image and the brain mask that was found in it, in their own space, even if it was refused
     skull_strip_method
         How the mask came about
     t1w_affine

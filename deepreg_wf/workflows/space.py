@@ -37,6 +37,9 @@ TEMPLATE = ('template_brain', 'template_mask', 'template_reference')
 NATIVE = ('t1w_preproc', 't1w_mask', 'skull_strip_method')
 """What is known of an image in its own space, beside its brain."""
 
+FOUND = ('t1w_valid', 't1w_mask_found', 'skull_strip_method')
+"""What is drawn of it, also where its brain is refused."""
+
 _MAPS = ('momentum', 'log_jacobian', 'qc')
 _RESAMPLING = """\
 The bias-corrected image and its mask were resampled onto the template *{space}*{citation} in one
@@ -123,6 +126,8 @@ def init_space_wf(
         The raw image, by whose name errors call it
     t1w_preproc, t1w_mask, t1w_brain
         Bias-corrected image, its mask and its brain, in their own space
+    t1w_valid, t1w_mask_found
+        Raw image and the mask that was found in it, even if it was refused, for a picture
     skull_strip_method
         How the mask came about
     template_brain, template_mask
@@ -138,14 +143,16 @@ def init_space_wf(
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    fields = ['t1w', 't1w_brain', *NATIVE, *TEMPLATE]
-    inputnode = pe.Node(niu.IdentityInterface(fields=fields), name='inputnode')
+    fields = dict.fromkeys(['t1w', 't1w_brain', *NATIVE, *FOUND, *TEMPLATE])
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*fields]), name='inputnode')
     registration_wf = init_registration_wf(
         momentum=registration.momentum,
         refine=registration.refine,
         uncertainty=registration.uncertainty,
         weights=_find_weights(registration),
         direction=registration.direction,
+        affine_method=registration.affine_method,
+        affine_polish=registration.affine_polish,
         device=device,
         omp_nthreads=omp_nthreads,
         batch_size=batch_size,
@@ -183,7 +190,7 @@ def init_space_wf(
             (inputnode, registration_wf, [(name, f'inputnode.{name}') for name in given]),
             (inputnode, registration_wf, [('t1w', 'inputnode.t1w_file')]),
             (inputnode, outputs_wf, [(name, f'inputnode.{name}') for name in NATIVE]),
-            (inputnode, reportlets_wf, [(name, f'inputnode.{name}') for name in NATIVE]),
+            (inputnode, reportlets_wf, [(name, f'inputnode.{name}') for name in FOUND]),
             (registration_wf, outputs_wf, _edges('t1w2std', 'std2t1w', 'trace', *maps)),
             (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
         ]
