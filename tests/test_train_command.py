@@ -25,6 +25,7 @@ LEAST = {
     'probabilistic-brains': 2,
     'between': 0,
     'geodesics': 1,
+    'affine-steps': 2,
 }
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 COHORT_FILE = 'cohort.safetensors'
 
+AFFINE_STEPS = 8_000
+"""Half an hour of one core."""
+
 _HELP = {
     'features': 'channels f of the first layer of the networks',
     'spacing': 'size in mm of the blocks that the networks see',
@@ -129,6 +132,14 @@ def _add_training(parser: Parser) -> None:
             help=text,
         )
     group.add_argument(
+        '--affine-steps',
+        metavar='N',
+        type=int,
+        default=AFFINE_STEPS,
+        help='of the network that aligns brains, eight brains each; 0: none is trained '
+        '(default: %(default)s)',
+    )
+    group.add_argument(
         '--hints',
         action=argparse.BooleanOptionalAction,
         help='show the networks what an optimiser would see (default)',
@@ -155,20 +166,35 @@ def _find_cohort(options: argparse.Namespace, device: str) -> Cohort:
 def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
     import torch
 
+    from ..icstn.training import train_affine
     from ..quicksilver.training import train
     from ..reports.training import draw_training
 
     torch.set_num_threads(options.nprocs or available_processors())
     settings = _settings(options)
+
+    def say(line: str) -> None:
+        print(f'{time.strftime("%H:%M:%S")} {line}', flush=True)
+
     train(
         cohort,
         options.output_dir,
         settings,
         device=device,
         licence=options.licence,
-        say=lambda line: print(f'{time.strftime("%H:%M:%S")} {line}', flush=True),
+        say=say,
     )
     picture = draw_training(options.output_dir)
+    if options.affine_steps:
+        train_affine(
+            cohort,
+            options.output_dir,
+            steps=options.affine_steps,
+            seed=settings.seed,
+            device=device,
+            licence=options.licence,
+            say=say,
+        )
     print(f'Networks: {options.output_dir}; how it went: {picture or "README.md"}')
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
 from ..lddmm.images import block_average, pad_to_multiple
 from ..quicksilver.training.augment import vary
+from ..quicksilver.training.cohort import TEMPLATE, Cohort
+from ..quicksilver.training.fit import Fit, Plan
+from .files import save
 from .network import Localiser, look
 
 STEPS = 4
@@ -32,6 +36,9 @@ CROPPED, CROP_MM = 0.25, 40.0
 
 VALIDATION = 48
 """Affines that a network is validated with."""
+
+UNIT_MM = 50.0
+"""Error that costs one."""
 
 ACCURACY_MM = 2.0
 """Errors below this do not matter: what follows is better than that at small ones."""
@@ -100,7 +107,7 @@ class KnownAffines:
         cases = [self._case(self.training, generator, varied=True) for _ in range(self.batch)]
         errors = self._errors(network, cases)
         near = (errors.square() + ACCURACY_MM**2).sqrt()
-        return near.mean() / 50, float(errors[-1].mean().detach())
+        return near.mean() / UNIT_MM, float(errors[-1].mean().detach())
 
     def validate(self, network: Localiser) -> float:
         """Mean distance in mm after the last step on brains that are not trained on."""
@@ -203,3 +210,64 @@ def _crop(image: Tensor, spacing: float, generator: Generator) -> Tensor:
     cropped = image.clone()
     cropped[:, :, : lowest + round(depth * CROP_MM / spacing)] = 0
     return cropped
+
+
+def train_affine(
+    cohort: Cohort,
+    folder: Path,
+    *,
+    steps: int = 8_000,
+    batch: int = 8,
+    rate: float = 2e-3,
+    seed: int = 0,
+    device: str = 'cpu',
+    licence: str = '',
+    say: Callable[[str], None] = print,
+) -> Localiser:
+    """Train a network to align brains, or go on with it.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    folder : Path
+        Where it is kept, ``affine.safetensors``. A call that was cut off goes on from what it
+        finds there.
+    steps : int
+    batch : int
+        Brains a step.
+    rate : float
+        Largest learning rate.
+    seed : int
+        Of all that is random.
+    device : str
+    licence : str
+        Of the weights.
+    say : callable
+        Takes lines of progress.
+
+    Returns
+    -------
+    Localiser
+    """
+    objective = KnownAffines(
+        [cohort.image(name) for name in cohort.training],
+        [cohort.image(name) for name in cohort.validation],
+        cohort.image(TEMPLATE),
+        max(cohort.spacing),
+        batch=batch,
+        device=device,
+    )
+    torch.manual_seed(seed)
+    network = Localiser(volume=objective.volume * objective.spacing**3).to(device)
+    fit = Fit(network, Plan(steps, rate, seed), lambda: objective, folder, 'affine')
+    fit.run(say)
+    card = {
+        'source': cohort.source,
+        'licence': licence,
+        'training': list(cohort.training),
+        'validation': list(cohort.validation),
+        'settings': {'steps': steps, 'batch': batch, 'rate': rate, 'seed': seed},
+        'validation_error_mm': fit.history[-1]['validation'],
+    }
+    save(network, folder / 'affine.safetensors', card)
+    return network

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from ..architecture import QuicksilverNet
+N = TypeVar('N', bound=nn.Module)
+N_contra = TypeVar('N_contra', bound=nn.Module, contravariant=True)
 
 SAVE_EVERY = 120.0
 """Seconds between the states that an interrupted training goes on from."""
@@ -28,18 +29,16 @@ LARGEST_GRADIENT = 1.0
 """Norm that gradients are cut to."""
 
 
-class Objective(Protocol):
+class Objective(Protocol[N_contra]):
     """What a network is fitted to."""
 
-    def loss(
-        self, network: QuicksilverNet, step: int, generator: Generator
-    ) -> tuple[Tensor, float]:
+    def loss(self, network: N_contra, step: int, generator: Generator) -> tuple[Tensor, float]:
         """Loss of a step, and the figure of it that goes into the history.
 
         All that is random hangs on the generator and the step.
         """
 
-    def validate(self, network: QuicksilverNet) -> float:
+    def validate(self, network: N_contra) -> float:
         """The figure of the history on brains that are not trained on."""
 
 
@@ -68,12 +67,12 @@ class Plan:
 
 
 @dataclass
-class Fit:
+class Fit(Generic[N]):
     """A training on its way.
 
     Attributes
     ----------
-    network : QuicksilverNet
+    network : Module
     plan : Plan
     make_objective : callable
         Gives the objective; not called where there is nothing left to do.
@@ -85,9 +84,9 @@ class Fit:
         Figures so far.
     """
 
-    network: QuicksilverNet
+    network: N
     plan: Plan
-    make_objective: Callable[[], Objective]
+    make_objective: Callable[[], Objective[N]]
     folder: Path
     name: str
     history: list[dict[str, float]] = field(default_factory=list)
@@ -116,7 +115,7 @@ class Fit:
                 self._save(step, optimiser)
                 saved = time.monotonic()
 
-    def _step(self, objective: Objective, step: int, optimiser: torch.optim.Optimizer) -> float:
+    def _step(self, objective: Objective[N], step: int, optimiser: torch.optim.Optimizer) -> float:
         # Everything random hangs on the step alone, so that a resumed training is the same one.
         seed = self.plan.seed * 1_000_003 + step
         torch.manual_seed(seed)  # dropout
@@ -130,7 +129,7 @@ class Fit:
         optimiser.step()
         return figure
 
-    def _report(self, objective: Objective, step: int, say: Callable[[str], None]) -> None:
+    def _report(self, objective: Objective[N], step: int, say: Callable[[str], None]) -> None:
         self.network.eval()
         with torch.no_grad():
             held_back = objective.validate(self.network)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ..architecture import QuicksilverNet
 from ..blocks import Blocks
 from ..weights import Checkpoint, Spec, save_checkpoint
 from .calibration import calibrate
@@ -243,7 +244,7 @@ class _Course:
         """Train on momenta that are known, at some stops of the journey."""
         batch = self.settings.batch
 
-        def make_objective() -> Objective:
+        def make_objective() -> Objective[QuicksilverNet]:
             shown = [self.journey.exercises(stop) for stop in stops]
             real, synthetic, validation = (
                 [exercise for of_stop in shown for exercise in of_stop[group]]
@@ -259,7 +260,7 @@ class _Course:
         if not pairs:
             return checkpoint
 
-        def make_objective() -> Objective:
+        def make_objective() -> Objective[QuicksilverNet]:
             training, _, validation = self.journey.cases(stop)
             return EndToEnd(training, validation, checkpoint.spec, self.blocks)
 
@@ -272,7 +273,7 @@ class _Course:
         stage: str,
         checkpoint: Checkpoint,
         plan: Plan,
-        make_objective: Callable[[], Objective],
+        make_objective: Callable[[], Objective[QuicksilverNet]],
     ) -> Checkpoint:
         network = checkpoint.network
         network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
