@@ -88,7 +88,8 @@ def test_what_undoes_a_known_affine_has_no_error(cohort):
         def forward(self, moving, fixed):
             return torch.stack(truths) if moving.shape[0] else None
 
-    cases = [objective._case(images, torch.Generator().manual_seed(n), varied=False) for n in (0, 1)]
+    seeds = (torch.Generator().manual_seed(n) for n in (0, 1))
+    cases = [objective._case(images, seed, varied=False) for seed in seeds]
     truths = [truth for _, truth in cases]
     errors = objective._errors(Oracle(2), cases)
     assert errors[0].max() < 1e-2
