@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf import __version__
-from deepreg_wf.derivatives import replacing, write_json, write_text
+from deepreg_wf.derivatives import write_json, write_text
+from deepreg_wf.drafts import replacing
 from deepreg_wf.errors import InputError
+from deepreg_wf.locks import locked
 from deepreg_wf.templates import TEMPLATEFLOW_ROOT
 
 BIDS_VERSION = '1.10.0'
+
+LOCK = 'logs/.lock'
+"""Held, in the folder of the derivatives, by whoever writes a file that all its jobs share."""
 
 # Patterns of .gitignore; the validator passes over "figures" only without a slash at its end.
 IGNORED = (
@@ -55,9 +60,9 @@ def write_dataset_files(
 ) -> None:
     """Write the files that make a folder a BIDS derivative.
 
-    These are ``dataset_description.json``, ``.bidsignore`` and ``descriptions.tsv``. Lines that
-    another run or a person has added to the last two are kept, and jobs that share the folder
-    may write them at the same time.
+    These are ``dataset_description.json``, ``.bidsignore`` and ``descriptions.tsv``. Links
+    and lines that another run or a person has added are kept, and jobs that share the folder may
+    write them at the same time.
 
     Parameters
     ----------
@@ -73,15 +78,18 @@ def write_dataset_files(
     Raises
     ------
     InputError
-        If the description of the raw dataset is not JSON.
+        If the description of the raw dataset, or the one that is there, is not JSON.
     """
     description = describe_dataset(output_dir, bids_dir, environ)
     taken = {name: _link(folder, output_dir) for name, folder in (derivatives or {}).items()}
-    description['DatasetLinks'] |= taken
-    write_json(output_dir / 'dataset_description.json', description)
-    _add_lines(output_dir / '.bidsignore', IGNORED)
     rows = (f'desc-{name}\t{meaning}' for name, meaning in DESCRIPTIONS.items())
-    _add_lines(output_dir / 'descriptions.tsv', ('desc_id\tdescription', *rows))
+    path = output_dir / 'dataset_description.json'
+    with locked(output_dir / LOCK):
+        known = _read_description(path).get('DatasetLinks', {})
+        description['DatasetLinks'] = {**known, **description['DatasetLinks'], **taken}
+        write_json(path, description)
+        _add_lines(output_dir / '.bidsignore', IGNORED)
+        _add_lines(output_dir / 'descriptions.tsv', ('desc_id\tdescription', *rows))
 
 
 def describe_dataset(
@@ -136,9 +144,10 @@ def write_citation(output_dir: Path, text: str) -> None:
         the bibliography.
     """
     logs = output_dir / 'logs'
-    write_text(logs / 'CITATION.md', text.strip() + '\n')
-    with replacing(logs / 'CITATION.bib') as draft:
-        shutil.copyfile(Path(__file__).parent / 'data' / 'boilerplate.bib', draft)
+    with locked(output_dir / LOCK):
+        write_text(logs / 'CITATION.md', text.strip() + '\n')
+        with replacing(logs / 'CITATION.bib') as draft:
+            shutil.copyfile(Path(__file__).parent / 'data' / 'boilerplate.bib', draft)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

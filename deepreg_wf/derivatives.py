@@ -1,17 +1,14 @@
-"""Names of the derivatives, and how a file comes to bear its name: complete or not at all."""
+"""Names of the derivatives, and the writing of text."""
 
 from __future__ import annotations
 
-import filecmp
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from deepreg_wf.drafts import replacing
 from deepreg_wf.errors import InputError
 
 _LABEL = re.compile(r'(?P<key>[a-z]+)-(?P<value>[a-zA-Z0-9+]+)')
@@ -115,33 +112,6 @@ def bids_uri(path: str | Path, root: str | Path | None = None, dataset: str = ''
     """
     relative = Path(path) if root is None else Path(path).relative_to(root)
     return f'bids:{dataset}:{relative.as_posix()}'
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Lend a draft beside `path` that takes its place once the block has ended well.
-
-    So a reader, or a run that was cut off, never finds half a file under a final name. A file
-    that already holds the same bytes is left as it is, with its date.
-
-    Parameters
-    ----------
-    path : Path
-        The final name; missing folders are made.
-
-    Yields
-    ------
-    Path
-        The draft to write, hidden, with the extensions of `path`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.draft-{os.getpid()}-{path.name}')
-    try:
-        yield draft
-        if not (path.is_file() and filecmp.cmp(draft, path, shallow=False)):
-            draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

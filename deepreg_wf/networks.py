@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .drafts import replacing
+
 _KEYS = ('format', 'spec', 'card', 'sha256')
 
 
@@ -68,10 +70,9 @@ def write_network(
     }
     metadata['sha256'] = _checksum(tensors, metadata)
     path = Path(path)
-    draft = path.with_name(f'.{path.name}.part')
-    # Not save_file, whose files nobody else may read.
-    draft.write_bytes(save(tensors, metadata))
-    draft.replace(path)
+    with replacing(path) as draft:
+        # Not save_file, whose files nobody else may read.
+        draft.write_bytes(save(tensors, metadata))
 
 
 def read_network(path: str | Path, layout: str) -> Stored:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .derivatives import replacing
+from .drafts import replacing
 from .errors import InputError
 
 if TYPE_CHECKING:

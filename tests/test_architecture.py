@@ -37,8 +37,8 @@ NEIGHBOURS = {
     'evaluation': {'evaluation', 'spatial', 'errors'},
     'icstn': {'icstn', 'lddmm', 'networks', 'quicksilver'},
     'lddmm': {'lddmm'},
-    'quicksilver': {'lddmm', 'networks', 'quicksilver'},
-    'spatial': {'spatial', 'errors'},
+    'quicksilver': {'drafts', 'lddmm', 'networks', 'quicksilver'},
+    'spatial': {'spatial', 'drafts', 'errors'},
 }
 """The rooms of ours that a room may import."""
 

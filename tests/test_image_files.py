@@ -10,6 +10,7 @@ import pytest
 from spatial_cases import OBLIQUE, make_grid, random_points, stored, wave_on
 from test_grid import sheared
 
+from deepreg_wf.drafts import replacing
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import (
     Transform,
@@ -20,7 +21,7 @@ from deepreg_wf.spatial import (
     save_image,
     save_vector,
 )
-from deepreg_wf.spatial.files import lossless_dtype, replacing
+from deepreg_wf.spatial.files import lossless_dtype
 
 GRID = make_grid('LIA', shape=(5, 6, 7), spacing=(1.0, 1.5, 2.0), oblique=OBLIQUE)
 

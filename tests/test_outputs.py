@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from deepreg_wf.dataset import DESCRIPTIONS, write_citation, write_dataset_files
-from deepreg_wf.derivatives import derivative_path, parse_entities, replacing, write_text
+from deepreg_wf.derivatives import derivative_path, parse_entities, write_text
+from deepreg_wf.drafts import replacing
 from deepreg_wf.errors import InputError
 from deepreg_wf.templates import Template
 

@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..dataset import LOCK
 from ..derivatives import write_text
+from ..locks import locked
 from ..reports.crashes import Crash, read_crashes
 from .progress import EVERYBODY, Glossary
 
@@ -114,7 +116,11 @@ def update_table(path: Path, failures: Iterable[Failure], participants: Collecti
         Labels of those that this run was about.
 
     """
-    ours = {f'sub-{label}' for label in participants} | {EVERYBODY}
+    with locked(path.parent / LOCK):
+        _update(path, failures, {f'sub-{label}' for label in participants} | {EVERYBODY})
+
+
+def _update(path: Path, failures: Iterable[Failure], ours: Collection[str]) -> None:
     rows = [row for row in read_table(path) if row['participant_id'] not in ours]
     rows += [_row(failure) for failure in failures]
     if not rows:

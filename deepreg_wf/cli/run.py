@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .. import __version__
 from ..derivatives import write_text
 from ..settings import Settings
 from ..templates import Template, get_custom_template, get_template, merge_resolutions
+from .claims import check_idle, claimed
 from .execute import configure, execute
 from .failures import Failure
 from .group import run_group
@@ -114,6 +116,7 @@ def run(settings: Settings, *, command_line: str = '') -> int:
     check_folders(settings)
     inputs = find_inputs(settings.selection)
     if execution.clean_workdir:
+        check_idle(execution.work_dir)
         _clean(execution.work_dir)
     for folder in (settings.output.output_dir, execution.work_dir):
         make_writable(folder)
@@ -133,7 +136,8 @@ def run(settings: Settings, *, command_line: str = '') -> int:
             return _write_boilerplate(this, streams)
         if settings.output.reports_only:
             return _rewrite_reports(this, streams)
-        return _process(this, streams)
+        with claimed(inputs, this.output_dir, execution.work_dir) as (ours, elsewhere):
+            return _process(replace(this, inputs=ours), elsewhere, streams)
 
 
 def _find_templates(settings: Settings) -> tuple[Template, ...]:
@@ -146,8 +150,8 @@ def _find_templates(settings: Settings) -> tuple[Template, ...]:
     )
 
 
-def _process(this: Run, streams: Streams) -> int:
-    """Process all images, and tell how it went."""
+def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
+    """Process all images but those that another run has in hand, and tell how it went."""
     execution, workflow = this.settings.execution, _build(this)
     _write_records(this)
     from ..workflows.base import image_names
@@ -169,6 +173,7 @@ def _process(this: Run, streams: Streams) -> int:
         failures += write_reports(this.output_dir, runs, display, begun=this.begun)
     return conclude(
         [*_without_t1w(this), *failures],
+        elsewhere=elsewhere,
         participants=this.participants,
         output_dir=this.output_dir,
         seconds=time.time() - this.begun,

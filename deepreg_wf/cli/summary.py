@@ -16,6 +16,7 @@ _MANY = 10
 def conclude(
     failures: Sequence[Failure],
     *,
+    elsewhere: Sequence[Failure] = (),
     participants: Sequence[str],
     output_dir: Path,
     seconds: float,
@@ -27,6 +28,9 @@ def conclude(
     ----------
     failures
         All that failed.
+    elsewhere
+        What another run is at work on: told, and not written down, for the other one writes what
+        becomes of it.
     participants
         Labels of those that the run was about.
     output_dir
@@ -44,9 +48,12 @@ def conclude(
     """
     table = output_dir / 'failed.tsv'
     update_table(table, failures, participants)
-    status = tell(failures, participants=participants, streams=streams)
+    everybody = [*participants, *(failure.participant for failure in elsewhere)]
+    status = tell([*failures, *elsewhere], participants=everybody, streams=streams)
     failed = len(_who_failed(failures, participants))
-    lines = [f'{len(participants) - failed} done, {failed} failed, in {in_words(seconds)}.']
+    counts = f'{len(participants) - failed} done, {failed} failed'
+    counts += f', {len(elsewhere)} left to another run' if elsewhere else ''
+    lines = [f'{counts}, in {in_words(seconds)}.']
     if failures:
         lines.append(f'What failed, and why: {table}')
     lines += _where_reports_are(output_dir, participants)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from .. import __version__
+from ..derivatives import write_json, write_text
+from ..drafts import replacing
 from ..spatial import VoxelGrid, write_composite
 from ..templates import BUNDLED, get_template
 from .truth import Truth, draw_truth
@@ -147,8 +148,8 @@ def write_demo_dataset(
             seed=subject.seed,
         )
         anat = bids_dir / f'sub-{subject.label}' / 'anat'
-        anat.mkdir(parents=True, exist_ok=True)
-        nb.save(scan(template, truth, subject), anat / f'sub-{subject.label}_T1w.nii.gz')
+        with replacing(anat / f'sub-{subject.label}_T1w.nii.gz') as draft:
+            nb.save(scan(template, truth, subject), draft)
         write_truth(truth_dir, subject, truth)
         yield subject, truth
 
@@ -239,7 +240,6 @@ def _rotation(degrees: Triple) -> Array:
 
 
 def _write_description(bids_dir: Path, subjects: Sequence[Subject]) -> None:
-    bids_dir.mkdir(parents=True, exist_ok=True)
     description: dict[str, Any] = {
         'Name': 'deepreg_wf demonstration: two brains made from a template',
         'BIDSVersion': '1.9.0',
@@ -250,20 +250,16 @@ def _write_description(bids_dir: Path, subjects: Sequence[Subject]) -> None:
             'NeuroImage 54 (2011) 313-327'
         ],
     }
-    _write_json(bids_dir / 'dataset_description.json', description)
-    (bids_dir / 'README').write_text(_README)
+    write_json(bids_dir / 'dataset_description.json', description)
+    write_text(bids_dir / 'README', _README)
     lines = ['participant_id\tacquisition']
     for subject in subjects:
         size = 'x'.join(f'{h:g}' for h in subject.spacing)
         oblique = ', oblique' if any(subject.oblique) else ''
         lines.append(f'sub-{subject.label}\t{subject.orientation}, {size} mm{oblique}')
-    (bids_dir / 'participants.tsv').write_text('\n'.join(lines) + '\n')
+    write_text(bids_dir / 'participants.tsv', '\n'.join(lines) + '\n')
     columns = {'acquisition': {'Description': 'Directions of the voxel axes and voxel size'}}
-    _write_json(bids_dir / 'participants.json', columns)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + '\n')
+    write_json(bids_dir / 'participants.json', columns)
 
 
 _README = """\

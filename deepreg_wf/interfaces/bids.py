@@ -74,7 +74,8 @@ class DerivativesDataSink(SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.derivatives import replacing, write_json
+        from deepreg_wf.derivatives import write_json
+        from deepreg_wf.drafts import replacing
 
         target = Path(self.inputs.base_directory).absolute() / self._relative_path()
         with replacing(target) as draft:
@@ -103,6 +104,37 @@ class DerivativesDataSink(SimpleInterface):
         if not isdefined(self.inputs.space):
             return 'scanner'
         return 'mni' if self.inputs.space.startswith('MNI') else 'aligned'
+
+
+class _StoreFileInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='the file to be stored')
+    out_file = File(mandatory=True, desc='where, an absolute path')
+
+
+class _StoreFileOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='the stored file')
+
+
+class StoreFile(SimpleInterface):
+    """Copy a file out of the working directory, whole or not at all.
+
+    Examples
+    --------
+    >>> store = StoreFile(out_file='/out/brain.nii.gz')
+    """
+
+    input_spec = _StoreFileInputSpec
+    output_spec = _StoreFileOutputSpec
+    # It may have been deleted while the working directory was kept.
+    _always_run = True
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.drafts import replacing
+
+        with replacing(self.inputs.out_file) as draft:
+            shutil.copyfile(self.inputs.in_file, draft)
+        self._results['out_file'] = self.inputs.out_file
+        return runtime
 
 
 def _store(source: Path, draft: Path, code: str) -> None:

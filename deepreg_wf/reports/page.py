@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepreg_wf.derivatives import replacing
+from deepreg_wf.drafts import replacing
 
 from . import fragments
 from .citations import read_bibliography, render_methods

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepreg_wf.drafts import replacing
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -43,7 +45,8 @@ def draw_training(folder: Path) -> Path | None:
     above, below = figure.subfigures(2, 1, height_ratios=(2, 3))
     _draw_curves(above, histories)
     _draw_panels(below, panels, facts['figures'])
-    figure.savefig(folder / PICTURE, dpi=100)
+    with replacing(folder / PICTURE) as draft:
+        figure.savefig(draft, dpi=100)
     return folder / PICTURE
 
 

@@ -7,10 +7,7 @@ A file is written beside its place and then renamed, so that nobody finds half o
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ..drafts import replacing
 from ..errors import InputError
 from .grid import VoxelGrid
 
@@ -30,24 +28,6 @@ LPS = np.array([-1.0, -1.0, 1.0])
 
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, zlib.error)
 """What nibabel raises on a file that is truncated, damaged or no image."""
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Lend a draft beside `path` that takes its place once the block has ended well.
-
-    Yields
-    ------
-    Path
-        The draft to write, hidden, with the extensions of `path`.
-    """
-    target = Path(path)
-    draft = target.with_name(f'.draft-{os.getpid()}-{target.name}')
-    try:
-        yield draft
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def open_image(path: str | Path) -> tuple[SpatialImage, VoxelGrid]:

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from ..drafts import replacing
 from ..errors import InputError
-from .files import LPS, check_orthogonal, load_displacement, open_image, replacing
+from .files import LPS, check_orthogonal, load_displacement, open_image
 from .grid import VoxelGrid
 from .transform import Chain, Transform
 

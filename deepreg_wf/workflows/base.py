@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
@@ -14,6 +15,7 @@ from deepreg_wf import __version__
 from deepreg_wf.derivatives import derivative_path, parse_entities
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
+from deepreg_wf.locks import locked
 from deepreg_wf.precomputed import NOTHING, Precomputed
 from deepreg_wf.settings import Anatomical, Registration
 from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
@@ -303,7 +305,30 @@ def prepare_template(
     prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
     if template.mask is not None:
         prepare.inputs.in_mask = str(template.mask)
-    return pe.Node(prepare, name=name, mem_gb=0.5)
+    # Runs that share a working directory share it only if it is the very same.
+    what = f'{template.t1w} {template.mask} {resolution}'
+    digest = sha256(what.encode()).hexdigest()[:8]
+    return SharedNode(prepare, name=f'{name}_{digest}', mem_gb=0.5)
+
+
+class SharedNode(pe.Node):
+    """A node to which several runs in one working directory may come: one runs, the others wait."""
+
+    def run(self, updatehash: bool = False) -> Any:
+        """Run, or take what another has made meanwhile.
+
+        Parameters
+        ----------
+        updatehash : bool
+            As Nipype has it.
+
+        Returns
+        -------
+        InterfaceResult
+        """
+        folder = Path(self.output_dir())
+        with locked(folder.with_name(f'.{folder.name}.lock')):
+            return super().run(updatehash)
 
 
 def _check_names(images: Sequence[Path]) -> None:

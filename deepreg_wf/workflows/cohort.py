@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nipype.interfaces.io import ExportFile
 from nipype.pipeline import engine as pe
 
+from deepreg_wf.interfaces.bids import StoreFile
 from deepreg_wf.workflows.affine import init_affine_wf
 from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
 from deepreg_wf.workflows.base import prepare_template, single_subject_name
@@ -95,5 +95,5 @@ def init_cohort_wf(
 
 def _export(path: Path) -> pe.Node:
     return pe.Node(
-        ExportFile(out_file=str(path), clobber=True), name='export', run_without_submitting=True
+        StoreFile(out_file=str(path)), name='export', run_without_submitting=True
     )

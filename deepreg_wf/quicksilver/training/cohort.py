@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ...drafts import replacing
 from ...lddmm import DEFAULT_METRIC, Metric
 
 FORMAT = 'deepreg_wf cohort 1'
@@ -92,8 +93,6 @@ def split(names: Sequence[str], every: int = 6) -> tuple[str, ...]:
 
 def save_cohort(cohort: Cohort, path: str | Path) -> None:
     """Write a cohort as one ``.safetensors`` file."""
-    path = Path(path)
-    draft = path.with_name(f'.{path.name}.part')
     metadata = {
         'format': FORMAT,
         'spacing': json.dumps(cohort.spacing),
@@ -101,8 +100,8 @@ def save_cohort(cohort: Cohort, path: str | Path) -> None:
         'source': cohort.source,
     }
     tensors = {name: image.contiguous() for name, image in cohort.images.items()}
-    draft.write_bytes(save(tensors, metadata))
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(save(tensors, metadata))
 
 
 def load_cohort(path: str | Path) -> Cohort:

@@ -13,6 +13,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
+from ...drafts import replacing
+
 N = TypeVar('N', bound=nn.Module)
 N_contra = TypeVar('N_contra', bound=nn.Module, contravariant=True)
 
@@ -146,7 +148,6 @@ class Fit(Generic[N]):
         return self.folder / f'{self.name}.state.pt'
 
     def _save(self, step: int, optimiser: torch.optim.Optimizer) -> None:
-        draft = self._state.with_suffix('.part')
         state = {
             'step': step,
             'plan': asdict(self.plan),
@@ -155,10 +156,10 @@ class Fit(Generic[N]):
             'history': self.history,
             'figures': self._figures,
         }
-        torch.save(state, draft)
-        draft.replace(self._state)
-        path = self.folder / f'{self.name}.history.json'
-        path.write_text(json.dumps(self.history))
+        with replacing(self._state) as draft:
+            torch.save(state, draft)
+        with replacing(self.folder / f'{self.name}.history.json') as draft:
+            draft.write_text(json.dumps(self.history))
 
     def _resume(self, optimiser: torch.optim.Optimizer) -> int:
         """Take up the state of an earlier call that had the same plan; return its step."""

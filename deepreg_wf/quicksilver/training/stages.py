@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ...drafts import replacing
 from ..architecture import QuicksilverNet
 from ..blocks import Blocks
 from ..weights import Checkpoint, Spec, save_checkpoint
@@ -131,7 +132,8 @@ def train(
         made['probabilistic'] = course.calibrate(made)
     say('validating')
     figures, panels = validate(cohort, made, course.validation_pairs, device)
-    (folder / PANELS).write_bytes(save(panels))
+    with replacing(folder / PANELS) as draft:
+        draft.write_bytes(save(panels))
     facts = {
         'source': cohort.source,
         'licence': licence,
@@ -141,8 +143,9 @@ def train(
         'figures': figures,
         'histories': course.histories,
     }
-    (folder / FACTS).write_text(json.dumps(facts, indent=2))
-    (folder / 'README.md').write_text(model_card(facts))
+    for name, text in {FACTS: json.dumps(facts, indent=2), 'README.md': model_card(facts)}.items():
+        with replacing(folder / name) as draft:
+            draft.write_text(text)
     for name, checkpoint in made.items():
         card = {key: facts[key] for key in ('source', 'licence', 'training', 'validation')}
         card |= {'settings': facts['settings'], 'figures': figures[name]}

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ...drafts import replacing
 from ...lddmm import DEFAULT_SIMILARITY, Schedule, match
 from ..blocks import Blocks
 from .cohort import TEMPLATE, Cohort
@@ -95,6 +96,5 @@ def _match(cohort: Cohort, pair: Pair, blocks: Blocks) -> Tensor:
 
 def keep(path: Path, **tensors: Tensor) -> None:
     """Write tensors at half precision, whose rounding is far below what networks can learn."""
-    draft = path.with_suffix('.part')
-    draft.write_bytes(save({name: t.half().contiguous() for name, t in tensors.items()}))
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(save({name: t.half().contiguous() for name, t in tensors.items()}))
