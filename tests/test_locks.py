@@ -1,4 +1,4 @@
-"""Processes that share a folder: each waits its turn, and leaves to another what it has in hand."""
+"""Processes that share a folder: each waits its turn, and leaves alone what another has in hand."""
 
 from __future__ import annotations
 
