@@ -1,4 +1,4 @@
-"""Processes that share a folder: each waits its turn, and leaves alone what another has in hand."""
+"""Processes that share a folder: each waits its turn and leaves alone what others are at."""
 
 from __future__ import annotations
 
