@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
@@ -391,8 +391,30 @@ def default_of(name: str) -> Any:
         Its default.
 
     """
+    return _field(name).default
+
+
+def limits_of(name: str) -> tuple[float, float]:
+    """Range of a number among the settings.
+
+    Parameters
+    ----------
+    name
+        Name of the field.
+
+    Returns
+    -------
+    tuple of float
+        The least and the largest that is allowed; the latter may be infinite.
+
+    """
+    limits = _field(name).metadata
+    return limits['low'], limits['high']
+
+
+def _field(name: str) -> Field[Any]:
     group = _groups()[_group_of(name)]
-    return next(field.default for field in fields(group) if field.name == name)
+    return next(field for field in fields(group) if field.name == name)
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:

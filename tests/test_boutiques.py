@@ -1,0 +1,91 @@
+"""What Boutiques is told of the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+import runpy
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from deepreg_wf import __version__
+from deepreg_wf.cli.parser import build_parser, parse_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+DESCRIPTOR = ROOT / 'boutiques.json'
+NOT_INPUTS = {'--help', '--version'}
+
+
+@pytest.fixture(scope='module')
+def bosh() -> SimpleNamespace:
+    """The commands of Boutiques."""
+    return pytest.importorskip('boutiques.bosh', reason='boutiques is not installed')
+
+
+def test_the_descriptor_is_in_step_with_the_parser() -> None:
+    tool = runpy.run_path(str(ROOT / 'tools' / 'descriptor.py'))
+    assert DESCRIPTOR.read_text(encoding='utf-8') == tool['render'](), (
+        'boutiques.json is not what the parser says; run: python tools/descriptor.py'
+    )
+
+
+def test_the_descriptor_is_valid(bosh: SimpleNamespace) -> None:
+    bosh.validate(str(DESCRIPTOR))
+    assert json.loads(DESCRIPTOR.read_text(encoding='utf-8'))['tool-version'] == __version__
+
+
+def test_every_argument_that_boutiques_makes_up_is_known(bosh: SimpleNamespace) -> None:
+    """Every input is given at once, with random values in its range."""
+    random.seed(0)
+    whole = json.loads(bosh.example('--complete', str(DESCRIPTOR)))
+    other = {**whole, 'template': 'template.nii.gz'}
+    del other['output_spaces']
+    given: set[str] = set()
+    for invocation in (whole, other):
+        words = simulate(bosh, invocation)
+        build_parser().parse_args(words)
+        given |= {word for word in words if word.startswith('-')}
+    flags = (max(action.option_strings, key=len, default='') for action in build_parser()._actions)
+    assert given == {flag for flag in flags if flag} - NOT_INPUTS
+
+
+def test_an_invocation_means_what_it_says(bosh: SimpleNamespace, tmp_path: Path) -> None:
+    invocation = {
+        'bids_dir': str(tmp_path / 'a dataset'),
+        'output_dir': str(tmp_path / 'out'),
+        'analysis_level': 'participant',
+        'participant_label': ['01', '02'],
+        'output_spaces': ['MNI152NLin2009aSym:res-2'],
+        'no_affine_polish': True,
+        'refine': 0,
+        'registration_resolution': 2.5,
+        'verbose': True,
+    }
+    settings = parse_settings(simulate(bosh, invocation))
+    assert settings.selection.bids_dir == tmp_path / 'a dataset'
+    assert settings.output.output_dir == tmp_path / 'out'
+    assert settings.selection.participant_label == ('01', '02')
+    assert settings.output.output_spaces == ('MNI152NLin2009aSym:res-2',)
+    assert not settings.registration.affine_polish
+    assert settings.registration.refine == 0
+    assert settings.registration.registration_resolution == 2.5
+    assert settings.execution.verbose == 1
+
+
+def test_boutiques_refuses_what_the_settings_refuse(bosh: SimpleNamespace) -> None:
+    from boutiques.invocationSchemaHandler import InvocationValidationError
+
+    invocation = {'bids_dir': '/data', 'output_dir': '/out', 'analysis_level': 'participant'}
+    with pytest.raises(InvocationValidationError, match='refine'):
+        simulate(bosh, {**invocation, 'refine': -1})
+
+
+def simulate(bosh: SimpleNamespace, invocation: dict[str, object]) -> list[str]:
+    """Words of the command line that Boutiques makes of an invocation, without the program."""
+    done = bosh.execute('simulate', str(DESCRIPTOR), '-i', json.dumps(invocation))
+    program, *words = shlex.split(str(done.shell_command))
+    assert program == 'deepreg_wf'
+    return words

@@ -1,0 +1,149 @@
+"""Write boutiques.json, which tells Boutiques platforms what the command line takes.
+
+python tools/descriptor.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from deepreg_wf import __version__
+from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.cli.parser import build_parser
+from deepreg_wf.cli.summary import SOME_FAILED
+from deepreg_wf.settings import limits_of
+
+TARGET = Path(__file__).resolve().parents[1] / 'boutiques.json'
+MADE_IF_MISSING = {'output_dir', 'work_dir', 'bids_database_dir'}
+"""Folders that need not be there; to Boutiques, a File is."""
+
+ERROR_CODES = {
+    SOME_FAILED: 'Some subjects failed; failed.tsv says which and why, the others are complete.',
+    USAGE_ERROR: 'The call, or all of its input, is unusable.',
+    INTERRUPTED: 'Interrupted; the same call goes on from there.',
+}
+
+
+def describe(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Describe a command line.
+
+    Parameters
+    ----------
+    parser
+        Of the command line.
+
+    Returns
+    -------
+    dict
+        Descriptor in version 0.5 of the schema of Boutiques.
+
+    """
+    inputs = [
+        describe_input(action)
+        for action in parser._actions
+        if not isinstance(action, (argparse._HelpAction, argparse._VersionAction))
+    ]
+    return {
+        'name': parser.prog,
+        'description': parser.description,
+        'author': 'The deepreg_wf developers',
+        'tool-version': __version__,
+        'schema-version': '0.5',
+        'command-line': ' '.join([parser.prog, *(item['value-key'] for item in inputs)]),
+        'container-image': {
+            'type': 'docker',
+            'image': f'{parser.prog}:{__version__}',
+            'entrypoint': True,
+        },
+        'inputs': inputs,
+        'groups': [describe_rivals(group) for group in parser._mutually_exclusive_groups],
+        'output-files': [
+            {
+                'id': 'output',
+                'name': 'Derivatives',
+                'description': 'Folder of the derivatives and of the reports',
+                'path-template': '[OUTPUT_DIR]',
+            }
+        ],
+        'error-codes': [
+            {'code': code, 'description': text} for code, text in sorted(ERROR_CODES.items())
+        ],
+        'tags': {'domain': ['neuroimaging', 'MRI', 'image registration', 'BIDS-App']},
+    }
+
+
+def describe_input(action: argparse.Action) -> dict[str, Any]:
+    """Describe one argument.
+
+    Parameters
+    ----------
+    action
+        What the parser knows of it.
+
+    Returns
+    -------
+    dict
+        An item of the ``inputs``.
+
+    """
+    name = name_of(action)
+    item: dict[str, Any] = {
+        'id': name,
+        'name': name.replace('_', ' '),
+        'description': action.help,
+        'value-key': f'[{name.upper()}]',
+        'optional': bool(action.option_strings),
+        **describe_value(action),
+    }
+    if action.option_strings:
+        item['command-line-flag'] = max(action.option_strings, key=len)
+    if action.nargs == '+':
+        item |= {'list': True, 'min-list-entries': 1}
+    if action.choices:
+        item['value-choices'] = list(action.choices)
+    return item
+
+
+def name_of(action: argparse.Action) -> str:
+    """Name of an argument, as one spells it: ``no_affine_polish`` is not ``affine_polish``."""
+    option = max(action.option_strings, key=len, default='')
+    return option[2:].replace('-', '_') if option.startswith('--') else action.dest
+
+
+def describe_value(action: argparse.Action) -> dict[str, Any]:
+    """Type of the value of an argument, and its range."""
+    if action.nargs == 0:
+        return {'type': 'Flag'}
+    if action.type in (int, float):
+        low, high = limits_of(action.dest)
+        return {
+            'type': 'Number',
+            'integer': action.type is int,
+            'minimum': low,
+            **({} if high == float('inf') else {'maximum': high}),
+        }
+    is_there = action.type is Path and action.dest not in MADE_IF_MISSING
+    return {'type': 'File' if is_there else 'String'}
+
+
+def describe_rivals(group: argparse._MutuallyExclusiveGroup) -> dict[str, Any]:
+    """Arguments of which one may be given."""
+    members = [name_of(action) for action in group._group_actions]
+    return {
+        'id': '_or_'.join(members),
+        'name': ' or '.join(name.replace('_', ' ') for name in members),
+        'members': members,
+        'mutually-exclusive': True,
+    }
+
+
+def render() -> str:
+    """Text of ``boutiques.json``."""
+    return json.dumps(describe(build_parser()), indent=2, ensure_ascii=False) + '\n'
+
+
+if __name__ == '__main__':
+    TARGET.write_text(render(), encoding='utf-8')
