@@ -266,8 +266,8 @@ def test_a_device_that_is_asked_for_is_there():
         resolve_device('cuda:99')
 
 
-def test_one_processor_is_this_process_and_more_are_workers():
-    assert resources_of(nprocs=1).plugin(print)[0] == 'Linear'
+def test_steps_are_run_by_workers_even_on_one_processor():
+    assert resources_of(nprocs=1).plugin(print)[0].processors == 1
     pool, arguments = resources_of(nprocs=3, mem_mb=2048).plugin(print)
     assert (pool.processors, pool.memory_gb, pool.n_gpu_procs) == (3, 2, 1)
     assert arguments['status_callback'] is print
@@ -346,8 +346,16 @@ def work(x, trouble):
         raise InputError(f'{x}: is bad; mend it.')
     if trouble == 'bug':
         raise ValueError('odd\nOdder: indeed')
+    if trouble == 'wait':
+        time.sleep(1)
+    if trouble.endswith('/seen'):
+        kind, _, mark = trouble.split(' ')
+        trouble = '' if os.path.exists(mark) else kind
+        open(mark, 'w').close()
     if trouble == 'death':
-        os._exit(9)
+        os.kill(os.getpid(), 9)
+    if trouble == 'memory':
+        bytearray(2**60)
     if trouble == 'sleep':
         time.sleep(60)
     return x
@@ -438,13 +446,32 @@ def test_a_second_run_keeps_what_is_done(tmp_path, nprocs):
     assert re.fullmatch(r'\[sub-02\] all 2 steps done in \d+\.\d s', again[2])
 
 
-def test_a_dying_worker_is_the_failure_of_its_step(tmp_path):
-    failures, lines = execute_graph(tmp_path, {'01': 'death', '02': ''}, nprocs=2)
-    assert '01' in [failure.participant for failure in failures]
-    assert all(
-        'a worker process died, most likely for want of memory' in f.reason for f in failures
+@pytest.mark.parametrize('nprocs', [1, 3])
+def test_a_step_that_kills_its_worker_is_the_only_one_that_fails(tmp_path, nprocs):
+    troubles = {'01': 'wait', '02': 'death', '03': 'wait', '04': ''}
+    failures, lines = execute_graph(tmp_path, troubles, nprocs=nprocs)
+    assert [failure.participant for failure in failures] == ['02']
+    assert failures[0].sentence.startswith(
+        '[sub-02] affine alignment failed: its process was ended twice'
     )
-    assert 'failed after' in ''.join(lines)
+    for label in ('01', '03', '04'):
+        assert sum(line.startswith(f'[sub-{label}] all 2 steps done') for line in lines) == 1
+    again = '[sub-02] affine alignment … lacked memory or lost its process; once more'
+    assert sum(line.startswith(again) for line in lines) == 1
+
+
+@pytest.mark.parametrize('trouble', ['death once', 'memory once'])
+def test_a_step_that_fares_better_alone_has_not_failed(tmp_path, trouble):
+    troubles = {'01': 'wait', '02': f'{trouble} {tmp_path}/seen', '03': ''}
+    failures, lines = execute_graph(tmp_path, troubles, nprocs=2)
+    assert failures == []
+    assert sum('steps done in' in line for line in lines) == 3
+
+
+def test_a_step_that_lacks_memory_says_so(tmp_path):
+    failures, _ = execute_graph(tmp_path, {'01': 'memory', '02': ''}, nprocs=2)
+    assert [failure.participant for failure in failures] == ['01']
+    assert failures[0].reason.startswith('the memory does not suffice (')
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])

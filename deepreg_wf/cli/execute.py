@@ -93,7 +93,8 @@ def execute(
             workflow.run(plugin=plugin, plugin_args=plugin_args)
         except Exception as error:  # Nipype raises the first one once all the rest has ended
             problem = error
-    failures = collect_failures(crash_dirs, glossary)
+    untold = getattr(plugin, 'untold', ())
+    failures = collect_failures(crash_dirs, glossary, untold)
     if problem is not None and not failures:
         raise problem
     return failures + (_cut_short(glossary, monitor, failures) if stop_on_first_crash else [])

@@ -57,7 +57,9 @@ class Failure:
         return f'[{self.image}] {self.step} failed: {self.reason.rstrip(".")}{more}.'
 
 
-def collect_failures(folders: Iterable[Path], glossary: Glossary) -> list[Failure]:
+def collect_failures(
+    folders: Iterable[Path], glossary: Glossary, untold: Iterable[Crash] = ()
+) -> list[Failure]:
     """Read the crash files of a run.
 
     Parameters
@@ -66,6 +68,8 @@ def collect_failures(folders: Iterable[Path], glossary: Glossary) -> list[Failur
         Where the crash files of the run are.
     glossary
         Words for the nodes of the graph.
+    untold
+        Crashes that have no file.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def collect_failures(folders: Iterable[Path], glossary: Glossary) -> list[Failur
 
     """
     crashes = [crash for folder in folders for crash in read_crashes(folder)]
-    failures = [_failure(crash, glossary) for crash in crashes]
+    failures = [_failure(crash, glossary) for crash in (*crashes, *untold)]
     return sorted(failures, key=lambda failure: failure.image)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InputError
+from ..troubles import explain
 from .parser import parse_settings
 
 USAGE_ERROR = 2
@@ -37,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(settings, command_line=shlex.join(['deepreg_wf', *words]))
     except InputError as error:
         print(f'deepreg_wf: {error}', file=sys.stderr)
+        return USAGE_ERROR
+    except OSError as error:
+        words = explain(str(error))
+        if words == str(error):  # nothing that a person could do
+            raise
+        print(f'deepreg_wf: {words}.', file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print('deepreg_wf: interrupted; the same call goes on from here.', file=sys.stderr)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..troubles import explain
 from .failures import Failure
 from .progress import Display, in_words
 
@@ -43,7 +44,7 @@ def write_reports(
             write_subject_report(output_dir, label, run_id, elapsed=elapsed)
             outcome = f'done in {in_words(time.time() - start)}'
         except Exception as error:  # one page is not worth all that was computed
-            reason = f'{type(error).__name__}: {error}'.split('\n')[0]
+            reason = explain(f'{type(error).__name__}: {error}'.split('\n')[0])
             failures.append(Failure(participant=label, image=image, step='report', reason=reason))
         display.ended(image, 'report', outcome)
     return failures

@@ -249,7 +249,8 @@ class Monitor:
         node
             Nipype's node.
         status
-            ``start``, ``end`` or ``exception``. A node that is kept from an earlier run may end
+            ``start``, ``end``, ``exception``, or ``again``, before a node whose process has
+            died or that lacked memory is run alone. A node that is kept from an earlier run may end
             without a start; so does, in this process, one that is passed over, and one that has
             failed may end once more.
 
@@ -261,6 +262,12 @@ class Monitor:
             self._first.setdefault(image, time.time())
             if step:
                 self._display.started(image, step)
+            return
+        if status == 'again':
+            self._display.say(
+                f'[{image}] {step or node.name} … lacked memory or lost its process; '
+                'once more, with nothing beside it'
+            )
             return
         begun = self._running.pop(node.fullname, None)
         if status == 'exception':

@@ -72,8 +72,8 @@ class Resources:
         Returns
         -------
         tuple
-            Plugin, or its name, and its arguments: a pool of processes, this process where there
-            is only one processor, or the plugin that was asked for.
+            Plugin, or its name, and its arguments: a pool of processes (one at least: what a
+            step does to its process is not to end the run), or the plugin that was asked for.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Resources:
         if self.plugin_name not in ('MultiProc', 'Linear'):
             _check_plugin(self.plugin_name)
             return self.plugin_name, {**self.plugin_args, 'status_callback': monitor}
-        if self.plugin_name == 'Linear' or (self.nprocs == 1 and not self.plugin_args):
+        if self.plugin_name == 'Linear':
             return 'Linear', {'status_callback': monitor}
         from .pool import WorkerPool
 

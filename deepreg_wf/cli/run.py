@@ -21,6 +21,7 @@ from .execute import configure, execute
 from .failures import Failure
 from .group import run_group
 from .inputs import Inputs, check_folders, find_inputs, make_writable
+from .leftovers import tidy
 from .logs import Streams, libraries_to
 from .pages import last_run, write_reports
 from .progress import Glossary, PlainDisplay, open_display
@@ -153,10 +154,12 @@ def _find_templates(settings: Settings) -> tuple[Template, ...]:
 def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
     """Process all images but those that another run has in hand, and tell how it went."""
     execution, workflow = this.settings.execution, _build(this)
-    _write_records(this)
     from ..workflows.base import image_names
 
-    glossary = Glossary.of(workflow, image_names(this.inputs.images))
+    images = image_names(this.inputs.images)
+    tidy(this.output_dir, execution.work_dir / NAME, this.inputs.subjects, images)
+    _write_records(this)
+    glossary = Glossary.of(workflow, images)
     with open_display(streams, glossary, plain=execution.verbose > 0) as display:
         display.say(_announcement(this))
         if execution.write_graph:

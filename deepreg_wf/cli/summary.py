@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..troubles import explain
 from .failures import Failure, first_of_each, update_table
 from .logs import Streams
 from .progress import EVERYBODY, in_words
@@ -47,7 +48,11 @@ def conclude(
 
     """
     table = output_dir / 'failed.tsv'
-    update_table(table, failures, participants)
+    try:
+        update_table(table, failures, participants)
+        where = f'What failed, and why: {table}'
+    except OSError as error:  # a full disk, of which the failures will tell
+        where = f'{table}: could not be written, {explain(str(error))}.'
     everybody = [*participants, *(failure.participant for failure in elsewhere)]
     status = tell([*failures, *elsewhere], participants=everybody, streams=streams)
     failed = len(_who_failed(failures, participants))
@@ -55,7 +60,7 @@ def conclude(
     counts += f', {len(elsewhere)} left to another run' if elsewhere else ''
     lines = [f'{counts}, in {in_words(seconds)}.']
     if failures:
-        lines.append(f'What failed, and why: {table}')
+        lines.append(where)
     lines += _where_reports_are(output_dir, participants)
     print('\n'.join(lines), file=streams.out)
     return status
