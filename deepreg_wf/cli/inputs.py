@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..lesions import find_lesions
 from ..precomputed import Precomputed, find_precomputed, read_folders
 from ..settings import Selection, Settings
 
+MAY_NOT_BE_READ = 'the folder may not be read; change its permissions'
 _MANY = 20
 _BARE_SIBLINGS = re.compile(r'^/(?!sub-[^/]+(/|$))')
 _OTHER_DATATYPES = re.compile(r'^/sub-[^/]+(/ses-[^/]+)?/(?!anat(/|$)|ses-[^/]+(/|$))[^/]+$')
@@ -31,6 +33,8 @@ class Inputs:
         T1-weighted images of each participant that has any.
     without_t1w
         Participants that have none.
+    unreadable
+        Folder that may not be read, of each participant that has one; no image of theirs is here.
     derivatives
         Folders of derivatives by name.
     precomputed
@@ -42,6 +46,7 @@ class Inputs:
 
     subjects: Mapping[str, tuple[Path, ...]]
     without_t1w: tuple[str, ...] = ()
+    unreadable: Mapping[str, Path] = field(default_factory=dict)
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     precomputed: Mapping[Path, Precomputed] = field(default_factory=dict)
     lesions: Mapping[Path, Path] = field(default_factory=dict)
@@ -120,8 +125,11 @@ def find_inputs(selection: Selection) -> Inputs:
         same name, or a folder of derivatives has nothing for any.
 
     """
-    participants = _participants(selection)
-    found = _query(selection, participants)
+    unreadable = _unreadable(selection, _participants(selection))
+    participants = [label for label in _participants(selection) if label not in unreadable]
+    found = _query(selection, participants) if participants else []
+    if unreadable and not found:
+        raise InputError(f'{next(iter(unreadable.values()))}: {MAY_NOT_BE_READ}.')
     if not found:
         raise InputError(_no_images(selection, participants))
     if not selection.skip_bids_validation:
@@ -136,6 +144,7 @@ def find_inputs(selection: Selection) -> Inputs:
     return Inputs(
         subjects=subjects,
         without_t1w=lacking,
+        unreadable=unreadable,
         derivatives=folders,
         precomputed=find_precomputed(found, folders),
         lesions=find_lesions(found),
@@ -192,6 +201,18 @@ def _participants(selection: Selection) -> list[str]:
             f'it has {_listed(present) or "none"}.'
         )
     return list(dict.fromkeys(selection.participant_label)) or present
+
+
+def _unreadable(selection: Selection, participants: Iterable[str]) -> dict[str, Path]:
+    """The first folder of each participant that may not be looked into, if there is one."""
+    found = {}
+    for label in participants:
+        root = selection.bids_dir / f'sub-{label}'
+        folders = chain([root], *(root.glob(name) for name in ('anat', 'ses-*', 'ses-*/anat')))
+        closed = (path for path in folders if not os.access(path, os.R_OK | os.X_OK))
+        if first := next(closed, None):
+            found[label] = first
+    return found
 
 
 def _query(selection: Selection, participants: Sequence[str]) -> list[Path]:

@@ -39,7 +39,7 @@ def tidy(
         folders += [subject, *(path for path in subject.rglob('*') if path.is_dir())]
     remove_leftovers(folders)
     for name in images:
-        for folder in damaged_steps(workflow_dir / name):
+        for folder in list(damaged_steps(workflow_dir / name)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

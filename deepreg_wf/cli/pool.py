@@ -10,13 +10,14 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
-from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 from ..reports.crashes import Crash, crash_of, reason_of
 from ..troubles import is_want_of_memory
@@ -95,7 +96,7 @@ class WorkerPool(MultiProcPlugin):
         return task.number
 
     def _send(self, task: _Task) -> None:
-        work = (run_node, task.node, task.updatehash, task.number)
+        work = (_run, task.node, task.updatehash, task.number)
         try:
             task.future = self.pool.submit(*work)
         except BrokenProcessPool:
@@ -148,6 +149,18 @@ class WorkerPool(MultiProcPlugin):
         self.pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.terminate()
+
+
+def _run(node: Any, updatehash: bool, number: int) -> dict[str, Any]:
+    """Run a node in a worker, as Nipype does, whose own loses what failed if nothing is stored."""
+    result: dict[str, Any] = {'result': None, 'traceback': None, 'taskid': number}
+    try:
+        result['result'] = node.run(updatehash=updatehash)
+    except BaseException as error:  # it ends in the report of a crash
+        result['traceback'] = format_exception(error)
+        with suppress(Exception):
+            result['result'] = node.result
+    return result
 
 
 def _result_of(future: Future[dict[str, Any]]) -> dict[str, Any]:

@@ -249,8 +249,8 @@ class Monitor:
         node
             Nipype's node.
         status
-            ``start``, ``end``, ``exception``, or ``again``, before a node whose process has
-            died or that lacked memory is run alone. A node that is kept from an earlier run may end
+            ``start``, ``end``, ``exception``, or ``again``, before a node whose process died or
+            that lacked memory is run alone. A node that is kept from an earlier run may end
             without a start; so does, in this process, one that is passed over, and one that has
             failed may end once more.
 
@@ -284,11 +284,11 @@ class Monitor:
     def _end(self, node: Any, image: str, step: str, begun: float | None) -> None:
         """Show a step that went well, and the image if it was its last one."""
         self.steps_done[image] += 1
+        is_kept = _is_older(node, self._begun)
+        self._kept[image] += is_kept
         if begun is None:
-            self._kept[image] += 1
             self._display.kept()
-        elif _is_older(node, self._begun):
-            self._kept[image] += 1
+        elif is_kept:
             self._display.ended(image, step, 'kept from an earlier run')
         else:
             self._display.ended(image, step, f'done in {_since(begun)}')

@@ -20,7 +20,7 @@ from .claims import check_idle, claimed
 from .execute import configure, execute
 from .failures import Failure
 from .group import run_group
-from .inputs import Inputs, check_folders, find_inputs, make_writable
+from .inputs import MAY_NOT_BE_READ, Inputs, check_folders, find_inputs, make_writable
 from .leftovers import tidy
 from .logs import Streams, libraries_to
 from .pages import last_run, write_reports
@@ -76,7 +76,8 @@ class Run:
     def participants(self) -> list[str]:
         """Labels of those that the run is about: who has an image, or was asked for by name."""
         named = set(self.settings.selection.participant_label)
-        return sorted({*self.inputs.subjects, *named.intersection(self.inputs.without_t1w)})
+        lacking = named.intersection(self.inputs.without_t1w)
+        return sorted({*self.inputs.subjects, *self.inputs.unreadable, *lacking})
 
     def log_dir(self, participant: str) -> Path:
         """Folder of the settings and the crash files of a participant."""
@@ -175,7 +176,7 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
         runs = dict.fromkeys(this.inputs.subjects, this.run_id)
         failures += write_reports(this.output_dir, runs, display, begun=this.begun)
     return conclude(
-        [*_without_t1w(this), *failures],
+        [*_without_t1w(this), *_unreadable(this), *failures],
         elsewhere=elsewhere,
         participants=this.participants,
         output_dir=this.output_dir,
@@ -265,6 +266,20 @@ def _without_t1w(this: Run) -> list[Failure]:
         )
         for label in this.inputs.without_t1w
         if label in named
+    ]
+
+
+def _unreadable(this: Run) -> list[Failure]:
+    """Participants with a folder that is closed to this user."""
+    return [
+        Failure(
+            participant=label,
+            image=f'sub-{label}',
+            step='finding the T1w image',
+            reason=f'{folder}: {MAY_NOT_BE_READ}.',
+            is_input_error=True,
+        )
+        for label, folder in this.inputs.unreadable.items()
     ]
 
 

@@ -45,9 +45,13 @@ def open_image(path: str | Path) -> tuple[SpatialImage, VoxelGrid]:
         If the file does not exist or is not an image with a grid in space.
     """
     try:
-        image = nb.load(path)
+        # indexed_gzip, which nibabel uses if it is there, ends the process if it may not read.
+        with Path(path).open('rb'):
+            image = nb.load(path)
     except FileNotFoundError:
         raise InputError(f'{path}: there is no such file; check the path.') from None
+    except PermissionError:
+        raise InputError(f'{path}: it may not be read; change its permissions.') from None
     except (ImageFileError, HeaderDataError, *_DAMAGE):
         raise InputError(
             f'{path}: it cannot be read as a NIfTI image; check that it is one and complete.'

@@ -1,0 +1,322 @@
+"""What clusters do to a run, really done to it: it is killed, starved, shut out and doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from deepreg_wf.cli.claims import IN_OUTPUT
+from deepreg_wf.cli.leftovers import damaged_steps
+from deepreg_wf.locks import Claims
+
+pytestmark = pytest.mark.slow
+
+QUICK = (
+    *('--registration-resolution', 4, '--momentum', 'predict', '--refine', 0, '--sloppy'),
+    *('--level', 'minimal', '--affine-method', 'classical', '--omp-nthreads', 1),
+)
+T1W = 'sub-{0}/anat/sub-{0}_T1w.nii.gz'
+PATIENCE = 240.0
+
+
+def write_subject(folder: Path, label: str, brain: nb.Nifti1Image) -> None:
+    """A raw image, and its mask and its corrected image as another program made them."""
+    for dataset in ('bids', 'prep'):
+        (folder / dataset / f'sub-{label}' / 'anat').mkdir(parents=True)
+    stem = f'sub-{label}/anat/sub-{label}'
+    brain.to_filename(folder / f'bids/{stem}_T1w.nii.gz')
+    brain.to_filename(folder / f'prep/{stem}_desc-preproc_T1w.nii.gz')
+    inside = (np.asarray(brain.dataobj) > 0).astype(np.uint8)
+    mask = nb.Nifti1Image(inside, brain.affine)
+    mask.to_filename(folder / f'prep/{stem}_desc-brain_mask.nii.gz')
+
+
+@pytest.fixture(scope='module')
+def dataset(make_brain, tmp_path_factory) -> Path:
+    """Two participants, two more who come to harm, and the template of their registration."""
+    folder = tmp_path_factory.mktemp('dataset')
+    for number, label in enumerate(('01', '02'), start=1):
+        write_subject(folder, label, make_brain(seed=number))
+    for label in ('03', '04'):
+        (folder / f'bids/sub-{label}/anat').mkdir(parents=True)
+        make_brain().to_filename(folder / f'bids/{T1W.format(label)}')
+    for name, kind in (('bids', 'raw'), ('prep', 'derivative')):
+        description = {'Name': 'tiny', 'BIDSVersion': '1.10.0', 'DatasetType': kind}
+        (folder / name / 'dataset_description.json').write_text(json.dumps(description))
+    make_brain().to_filename(folder / 'template.nii.gz')
+    return folder
+
+
+class Run:
+    """A call of the command line in a group of processes of its own."""
+
+    def __init__(self, dataset: Path, out: Path, work: Path, *words: object, **popen) -> None:
+        call = [dataset / 'bids', out, 'participant', '-w', work, '-d', f'x={dataset / "prep"}']
+        call += ['--template', dataset / 'template.nii.gz', *QUICK, *words]
+        before = popen.pop('before', ())
+        self.process = subprocess.Popen(
+            [*before, sys.executable, '-m', 'deepreg_wf', *map(str, call)],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **popen,
+        )
+
+    def wait(self) -> Run:
+        """See it to its end."""
+        self.out, self.err = self.process.communicate(timeout=PATIENCE)
+        self.status = self.process.returncode
+        assert 'Traceback' not in self.out + self.err
+        return self
+
+    def kill_when(self, there: Callable[[], object], whom: Callable = os.killpg) -> None:
+        """Kill it as soon as something is there, all of it or its master alone."""
+        end = time.monotonic() + PATIENCE
+        while not there():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        whom(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+        while True:  # workers leave with their master
+            try:
+                os.killpg(self.process.pid, 0)
+            except ProcessLookupError:
+                return
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope='module')
+def whole(dataset, tmp_path_factory) -> Path:
+    """What undisturbed runs give: folders ``out`` and ``work``."""
+    folder = tmp_path_factory.mktemp('whole')
+    words = ('--nprocs', 2, '--participant-label', '01', '02')
+    done = Run(dataset, folder / 'out', folder / 'work', *words).wait()
+    assert done.status == 0, done.err
+    return folder
+
+
+def derivatives(out: Path, *labels: str) -> dict[str, bytes]:
+    """Content of all that is under a final name for these participants."""
+    files = [path for label in labels for path in (out / f'sub-{label}').rglob('*.*')]
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in files
+        if path.is_file() and path.parent.name in ('anat', 'figures') and path.name[0] != '.'
+    }
+
+
+def assert_same(out: Path, whole: Path, *labels: str) -> None:
+    """All derivatives of these participants are there and whole, and nothing else is."""
+    assert_whole(out, whole, *labels)
+    assert derivatives(out, *labels).keys() == derivatives(whole / 'out', *labels).keys()
+    assert not list(out.rglob('.draft-*'))
+
+
+def assert_whole(out: Path, whole: Path, *labels: str) -> None:
+    """What is there of these participants is as it should be, to the byte."""
+    expected = derivatives(whole / 'out', *labels)
+    for name, content in derivatives(out, *labels).items():
+        assert content == expected[name], name
+
+
+def finished_steps(work: Path) -> dict[Path, int]:
+    """When the steps that Nipype takes for finished were done; those that store always run."""
+    results = work.rglob('result_*.pklz')
+    return {
+        path: path.stat().st_mtime_ns
+        for path in results
+        if any('unfinished' not in hashed.name for hashed in path.parent.glob('_0x*.json'))
+        and not re.match(r'save|ds_|store', path.parent.name)
+    }
+
+
+def test_killed_at_any_moment_it_goes_on_from_there(dataset, whole, tmp_path):
+    out, work = tmp_path / 'out', tmp_path / 'work'
+    moments = {
+        'early': lambda: list(work.rglob('_node.pklz')),
+        'in the middle': lambda: list(work.rglob('predict*/result_*.pklz')),
+        'while it writes': lambda: list(out.rglob('anat/*.h5')) or list(out.rglob('.draft-*h5')),
+    }
+    whom = (os.killpg, os.kill, os.killpg)
+    kept: dict[Path, int] = {}
+    for moment, who in zip(moments.values(), whom, strict=True):
+        Run(dataset, out, work, '--participant-label', '01').kill_when(moment, who)
+        assert_whole(out, whole, '01')
+        done = finished_steps(work)
+        assert kept.items() <= done.items()
+        kept = done
+    assert len(kept) > 10
+    again = Run(dataset, out, work, '--participant-label', '01').wait()
+    assert again.status == 0, again.err
+    assert kept.items() <= finished_steps(work).items()
+    assert_same(out, whole, '01')
+    assert (out / 'sub-01.html').exists()
+
+
+def test_two_runs_share_folders_and_a_third_is_told_who_is_at_work(dataset, whole, tmp_path):
+    out, work = tmp_path / 'out', tmp_path / 'work'
+    runs = [
+        Run(dataset, out, work, '--nprocs', 1, '--participant-label', label)
+        for label in ('01', '02')
+    ]
+    claims = out / IN_OUTPUT
+
+    def is_claimed() -> bool:
+        if not claims.exists():
+            return False
+        with Claims(claims) as mine:
+            return not mine.take('01')
+
+    while not is_claimed():
+        assert runs[0].process.poll() is None
+        time.sleep(0.02)
+    third = Run(dataset, out, tmp_path / 'work3', '--participant-label', '01').wait()
+    assert third.status == 2
+    assert third.err == (
+        f'deepreg_wf: {out}: another run is at work on these participants; wait until it has '
+        'ended, and make the same call again if anything is left to do.\n'
+    )
+    for run in runs:
+        assert run.wait().status == 0, run.err
+    assert_same(out, whole, '01', '02')
+    assert len(list((work / 'deepreg_wf').glob('prepare_*'))) == 1
+    assert not (out / 'failed.tsv').exists()
+
+
+def test_whole_steps_are_not_taken_for_damaged_ones_and_others_are_done_again(
+    dataset, whole, tmp_path
+):
+    assert not list(damaged_steps(whole / 'work'))
+    out, work = tmp_path / 'out', whole / 'work'
+    before = finished_steps(work)
+    damaged = next(work.rglob('single_subject_01_wf/**/shoot*/*.nii.gz'))
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    assert list(damaged_steps(work)) == [damaged.parent]
+    done = Run(dataset, out, work, '--participant-label', '01').wait()
+    assert done.status == 0, done.err
+    assert_same(out, whole, '01')
+    after = finished_steps(work)
+    again = {path for path in before if after[path] != before[path]}
+    assert damaged.parent in {path.parent for path in again}
+    assert not any('affine_wf' in str(path) for path in again)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system that holds little."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=300k', 'tmpfs', str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('only root may mount a file system, and not everywhere')
+    yield folder
+    subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+def grow(disk: Path) -> None:
+    subprocess.run(['mount', '-o', 'remount,size=100m', str(disk)], check=True)
+
+
+def sentences(text: str) -> dict[str, str]:
+    """What is said of each image."""
+    return dict(re.findall(r'^\[(sub-\w+)\] (.*)$', text, re.MULTILINE))
+
+
+@pytest.mark.parametrize('folder', ['out', 'work'])
+def test_a_full_disk_is_told_and_nothing_is_half_written(
+    dataset, whole, tmp_path, small_disk, folder
+):
+    out = small_disk / 'out' if folder == 'out' else tmp_path / 'out'
+    work = whole / 'work' if folder == 'out' else small_disk / 'work'
+    words = ('--nprocs', 2, '--participant-label', '01')
+    full = Run(dataset, out, work, *words).wait()
+    assert full.status == 1
+    assert 'the disk is full' in sentences(full.err)['sub-01'], full.err
+    assert 'make room' in sentences(full.err)['sub-01']
+    assert_whole(out, whole, '01')
+    grow(small_disk)
+    again = Run(dataset, out, work, *words).wait()
+    assert again.status == 0, again.err
+    assert_same(out, whole, '01')
+
+
+def test_files_that_may_not_grow_are_told_like_a_full_disk(dataset, whole, tmp_path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    out, work = tmp_path / 'out', whole / 'work'
+    words = ('--participant-label', '01', '02')
+    full = Run(dataset, out, work, *words, preexec_fn=limit).wait()
+    assert full.status == 1
+    assert all('the disk is full' in said for said in sentences(full.err).values()), full.err
+    assert sentences(full.err).keys() == {'sub-01', 'sub-02'}
+    assert_whole(out, whole, '01', '02')
+
+
+def bound_by_permissions() -> list[str]:
+    """Words that make a command heed permissions, which root does not."""
+    if os.geteuid():
+        return []
+    without = '-dac_override,-dac_read_search'
+    words = ['setpriv', '--bounding-set', without, '--inh-caps', without]
+    if subprocess.run([*words, 'true'], capture_output=True).returncode:
+        pytest.skip('root heeds no permissions, and cannot be made to here')
+    return words
+
+
+def test_closed_files_and_folders_stop_nothing_else(dataset, whole, tmp_path):
+    before, out = bound_by_permissions(), tmp_path / 'out'
+    image, closed = dataset / f'bids/{T1W.format("03")}', dataset / 'bids/sub-04/anat'
+    folders = [path for path in (dataset / 'bids').rglob('*') if path.is_dir()]
+    modes = {path: path.stat().st_mode for path in (image, dataset / 'bids', *folders)}
+    try:
+        for path in (dataset / 'bids', *folders):  # the dataset may only be read
+            path.chmod(0o555)
+        image.chmod(0)
+        closed.chmod(0)
+        words = ('--participant-label', '01', '03', '04')
+        done = Run(dataset, out, whole / 'work', *words, before=before).wait()
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+    assert done.status == 1
+    said = sentences(done.err)
+    assert said.keys() == {'sub-03', 'sub-04'}
+    assert str(image) in said['sub-03']
+    assert said['sub-04'] == f'{closed}: the folder may not be read; change its permissions.'
+    assert all('permission' in sentence.lower() for sentence in said.values())
+    assert_same(out, whole, '01')
+
+
+def test_an_image_that_memory_does_not_suffice_for_stops_nothing_else(dataset, whole, tmp_path):
+    needed = 'import torch, ants, nipype; print(open("/proc/self/status").read())'
+    status = subprocess.run([sys.executable, '-c', needed], capture_output=True, text=True).stdout
+    enough = 1024 * int(re.search(r'VmPeak:\s*(\d+) kB', status)[1]) + 2**30
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (enough, enough))
+
+    huge = nb.Nifti1Image(np.zeros((700, 700, 700), np.uint8), np.diag([0.3, 0.3, 0.3, 1]))
+    huge.to_filename(dataset / f'bids/{T1W.format("04")}')
+    out, words = tmp_path / 'out', ('--participant-label', '01', '04', '--nprocs', 2)
+    done = Run(dataset, out, whole / 'work', *words, preexec_fn=limit).wait()
+    assert done.status == 1
+    assert list(sentences(done.err)) == ['sub-04']
+    assert 'the memory does not suffice' in sentences(done.err)['sub-04']
+    assert 'give the run more memory' in sentences(done.err)['sub-04']
+    assert_same(out, whole, '01')
