@@ -22,9 +22,8 @@ BUNDLED = 'MNI152NLin2009aSym'
 BUNDLED_RESOLUTIONS = ('1', '2')
 TEMPLATEFLOW_ROOT = 'https://templateflow.s3.amazonaws.com'
 
-_SPEC = re.compile(
-    r'^(?P<space>[A-Za-z0-9]+)(:cohort-(?P<cohort>\w+))?(:res-(?P<resolution>\w+))?$'
-)
+_SPEC = re.compile(r'[A-Za-z0-9]+(:(cohort|res)-\w+)*')
+_NATIVE = ('anat', 'T1w')
 _NIFTI = ('.nii.gz', '.nii')
 
 
@@ -91,24 +90,62 @@ class SpaceSpec:
             If it is spelled otherwise.
 
         """
-        match = _SPEC.match(spec)
-        if match is None:
+        first, *more = cls.several(spec)
+        if more:
+            raise InputError(f'{spec}: names several templates; give one.')
+        return first
+
+    @classmethod
+    def several(cls, spec: str) -> tuple[SpaceSpec, ...]:
+        """Read words that may name several cohorts and resolutions, in any order.
+
+        Parameters
+        ----------
+        spec
+            ``SPACE[:cohort-X ...][:res-Y ...]``, as fMRIPrep spells it.
+
+        Returns
+        -------
+        tuple of SpaceSpec
+            Each cohort at each resolution.
+
+        Raises
+        ------
+        InputError
+            If it is spelled otherwise.
+
+        """
+        if spec in _NATIVE:
+            raise InputError(
+                f'{spec}: not a template; the preprocessed image is written in its own space '
+                'anyway, so leave it out.'
+            )
+        if _SPEC.fullmatch(spec) is None:
             raise InputError(
                 f'{spec}: not an output space; write SPACE[:cohort-X][:res-Y], '
                 f'for example {BUNDLED}:res-2.'
             )
-        return cls(**match.groupdict())
+        space, *words = spec.split(':')
+        labels: dict[str, list[str | None]] = {'cohort': [], 'res': []}
+        for word in words:
+            name, _, label = word.partition('-')
+            labels[name].append(label)
+        return tuple(
+            cls(space=space, cohort=cohort, resolution=resolution)
+            for cohort in labels['cohort'] or [None]
+            for resolution in labels['res'] or [None]
+        )
 
 
 def get_template(
-    spec: str, *, cache_dir: Path, home: Path | None = None, allow_download: bool = False
+    spec: str | SpaceSpec, *, cache_dir: Path, home: Path | None = None, allow_download: bool = False
 ) -> Template:
     """Find the template that an output space names.
 
     Parameters
     ----------
     spec
-        ``SPACE[:cohort-X][:res-Y]``.
+        ``SPACE[:cohort-X][:res-Y]``, or what was read of it.
     cache_dir
         Folder for images that are derived from the bundled template.
     home
@@ -127,7 +164,7 @@ def get_template(
         If there is no such template, its files are not on this machine, or they cannot be had.
 
     """
-    wanted = SpaceSpec.from_string(spec)
+    wanted = SpaceSpec.from_string(spec) if isinstance(spec, str) else spec
     if wanted.space == BUNDLED:
         return _bundled(wanted, cache_dir)
     home = templateflow_home() if home is None else home

@@ -88,6 +88,7 @@ def test_labels_select(tmp_path, options, expected):
         ({'t1w': {'run': [1, 2]}}, 2),
         ({'t1w': {'acquisition': None}}, 2),
         ({'t1w': {'acquisition': '*'}}, 2),
+        ({'t1w': {'run': [None, 2]}}, 3),
         ({'t1w': {'extension': '.nii'}}, 1),
         ({'bold': {'task': 'rest'}}, 4),
     ],

@@ -46,7 +46,23 @@ def test_a_space_is_read_as_fmriprep_writes_it(spec, expected):
     assert SpaceSpec.from_string(spec) == expected
 
 
-@pytest.mark.parametrize('spec', ['', 'A B', 'A:', 'A:res-', 'A:res-1:cohort-2', 'A:b', 'a/b'])
+def test_a_space_may_name_several_cohorts_and_resolutions_in_any_order():
+    found = SpaceSpec.several('A:res-1:cohort-3:res-2:cohort-4')
+    assert [(spec.cohort, spec.resolution) for spec in found] == [
+        ('3', '1'),
+        ('3', '2'),
+        ('4', '1'),
+        ('4', '2'),
+    ]
+
+
+@pytest.mark.parametrize('spec', ['T1w', 'anat'])
+def test_the_space_of_the_image_itself_is_no_template(spec):
+    with pytest.raises(InputError, match='leave it out'):
+        SpaceSpec.from_string(spec)
+
+
+@pytest.mark.parametrize('spec', ['', 'A B', 'A:', 'A:res-', 'A:den-2', 'A:b', 'a/b', 'A\n'])
 def test_any_other_spelling_is_refused(spec):
     with pytest.raises(InputError, match='not an output space; write SPACE'):
         SpaceSpec.from_string(spec)

@@ -261,13 +261,14 @@ def _read_filters(path: Path | None) -> dict[str, Any]:
         return {}
     from bids.layout import Query
 
-    special = {None: Query.NONE, '*': Query.ANY}
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(item) for item in value]
+        return Query.NONE if value is None else Query.ANY if value == '*' else value
+
     try:
         filters = json.loads(path.read_text(encoding='utf-8')).get('t1w', {})
-        return {
-            name: special[value] if value is None or value == '*' else value
-            for name, value in filters.items()
-        }
+        return {name: read(value) for name, value in filters.items()}
     except (OSError, UnicodeDecodeError, ValueError, AttributeError) as error:
         raise InputError(
             f'{path}: not a filter file; write JSON such as {{"t1w": {{"session": "1"}}}}.'

@@ -24,9 +24,17 @@ from ..settings import (
 )
 
 _EPILOG = """\
-exit status: 0, all subjects are done; 1, some failed (failed.tsv says which and why, the others
-are complete); 2, the call, or all of its input, is unusable; 130, interrupted.
-The same call again goes on where the last run ended.
+exit status:
+  0  all images are done
+  1  some failed; failed.tsv in the output folder says which and why, the others are complete
+  2  the call, or all of its input, cannot be used
+  130  interrupted
+The same call again continues where the last run ended.
+
+examples:
+  deepreg_wf bids out participant --participant-label 01 02 -w work --nprocs 8
+  deepreg_wf bids out participant --output-spaces MNI152NLin2009cAsym:res-1:res-2
+  deepreg_wf bids out group
 """
 
 
@@ -92,7 +100,8 @@ def build_parser(*, positionals: str | None = None) -> Parser:
     parser = Parser(
         prog='deepreg_wf',
         usage='%(prog)s bids_dir output_dir {participant,group} [options]',
-        description='Register T1-weighted brains of a BIDS dataset to a template, by geodesics.',
+        description='Register the T1-weighted images of a BIDS dataset to a template by geodesic '
+        'shooting.',
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -122,7 +131,7 @@ def _add_positionals(parser: Parser, nargs: str | None) -> None:
         'analysis_level',
         nargs=nargs,
         choices=ANALYSIS_LEVELS,
-        help='participant: register each image; group: sum up what is in output_dir',
+        help='participant: register each image; group: summarise what is in output_dir',
     )
 
 
@@ -146,13 +155,14 @@ def _add_selection(parser: Parser) -> None:
         '--bids-filter-file',
         metavar='FILE',
         type=Path,
-        help='JSON file with pybids filters for the images, under the key "t1w"',
+        help='JSON file of pybids filters, as for fMRIPrep; those under the key "t1w" are used',
     )
     group.add_argument(
         '--bids-database-dir',
         metavar='DIR',
         type=Path,
-        help='folder of a pybids database of the dataset; made if missing, for big datasets',
+        help='folder of a pybids database of the dataset, which makes large datasets quicker to '
+        'read; made if missing',
     )
     group.add_argument(
         '-d',
@@ -160,14 +170,14 @@ def _add_selection(parser: Parser) -> None:
         nargs='+',
         metavar='NAME=PATH',
         type=_absolute,
-        help='folders of derivatives, such as those of sMRIPrep and fMRIPrep, whose brain masks '
-        'and preprocessed T1w images are taken instead of computed',
+        help='folders of derivatives, such as those of sMRIPrep and fMRIPrep; their brain masks '
+        'and preprocessed T1w images are used instead of being computed',
     )
     group.add_argument(
         '--skip-bids-validation',
         action='store_true',
         default=None,
-        help='do not check the description of the dataset and the names of its images',
+        help='do not check dataset_description.json and the names of the images',
     )
 
 
@@ -177,19 +187,20 @@ def _add_anatomical(parser: Parser) -> None:
         group,
         '--skull-strip',
         SKULL_STRIP_MODES,
-        'auto: keep a brain that is already extracted; force: strip all; skip: strip none',
+        'auto: strip unless the image shows a brain only; force: strip every image; skip: none',
+        '--skull-strip-t1w',
     )
     _add_choice(
         group,
         '--skull-strip-method',
         SKULL_STRIP_METHODS,
-        'program that strips; auto: one after the other, until a mask can be one of a brain',
+        'program that strips; auto: try one after the other until a mask is plausible',
     )
     group.add_argument(
         '--skull-strip-model',
         metavar='FILE',
         type=Path,
-        help='weights of a program that brings none: synthstrip.1.pt',
+        help='weights for a program that comes without them (synthstrip.1.pt)',
     )
 
 
@@ -199,49 +210,49 @@ def _add_registration(parser: Parser) -> None:
         group,
         '--affine-method',
         AFFINE_METHODS,
-        'where the affine starts from; auto: the orientation of the header and the one that a '
-        'network sees; classical: without the network; icstn: the network',
+        'what the affine starts from; classical: the orientation in the header; icstn: the '
+        'orientation that a network sees; auto: the better of both',
     )
     group.add_argument(
         '--no-affine-polish',
         dest='affine_polish',
         action='store_false',
         default=None,
-        help='take the affine of the network as it is, which is quicker and rougher',
+        help='use the affine of the network as it is: quicker and less accurate',
     )
     _add_choice(
         group,
         '--momentum',
         MOMENTUM_METHODS,
-        'where the initial momentum comes from: a network, a second one that corrects it, or '
-        'LDDMM matching',
+        'how the initial momentum is found: by a network, by a second one that corrects the '
+        'first, or by LDDMM matching alone',
     )
     group.add_argument(
         '--refine',
         metavar='N',
         type=int,
-        help='iterations of matching at each resolution after the networks; 0: networks alone '
+        help='iterations of LDDMM matching at each resolution after the networks; 0: none '
         f'(default: {default_of("refine")})',
     )
     group.add_argument(
         '--uncertainty',
         metavar='SAMPLES',
         type=int,
-        help='draw so many momenta and write how far their transforms differ, in mm '
-        '(default: none)',
+        help='draw this many momenta and write how far their transforms differ, in mm '
+        '(default: 0, none)',
     )
     group.add_argument(
         '--weights',
         metavar='DIR',
         type=Path,
-        help='folder of networks that deepreg_wf-train made (default: those that come along)',
+        help='folder of networks made by deepreg_wf-train (default: those of the package)',
     )
-    _add_choice(group, '--direction', DIRECTIONS, 'which image moves; both transforms are written')
+    _add_choice(group, '--direction', DIRECTIONS, 'which image is deformed; both transforms are written either way')
     group.add_argument(
         '--registration-resolution',
         metavar='MM',
         type=float,
-        help='spacing of the grid of the momentum, in mm '
+        help='voxel size of the grid that images are registered on, in mm '
         f'(default: {default_of("registration_resolution"):g})',
     )
 
@@ -253,27 +264,27 @@ def _add_output(parser: Parser) -> None:
         '--allow-download',
         action='store_true',
         default=None,
-        help='let TemplateFlow fetch output spaces that are not on this machine; nothing else '
+        help='let TemplateFlow download output spaces that are not on this machine; nothing else '
         'is ever downloaded',
     )
     _add_choice(
         group,
         '--level',
         LEVELS,
-        'minimal: the preprocessed image, its mask, transforms, momentum and figures of merit; '
-        'full: what can be made of them, too',
+        'minimal: preprocessed image, mask, transforms, momentum and quality figures; full: also '
+        'what can be computed from them',
     )
     group.add_argument(
         '--reports-only',
         action='store_true',
         default=None,
-        help='write the reports of the last runs anew, and compute nothing',
+        help='write the reports of earlier runs again, without computing anything',
     )
     group.add_argument(
         '--boilerplate-only',
         action='store_true',
         default=None,
-        help='write the text on the methods (logs/CITATION.md), and compute nothing',
+        help='write the methods text (logs/CITATION.md), without computing anything',
     )
 
 
@@ -282,15 +293,15 @@ def _add_template(group: Any) -> None:
         '--output-spaces',
         nargs='+',
         metavar='SPACE[:cohort-X][:res-Y]',
-        help=f'templates to register to; {DEFAULT_SPACE} comes along, at :res-1 and :res-2, '
-        'others are taken from the TemplateFlow home '
+        help=f'templates to register to; {DEFAULT_SPACE} is part of the package, at :res-1 and '
+        ':res-2, others are looked for in the TemplateFlow home '
         f'(default: {DEFAULT_SPACE}, at 1 mm)',
     )
     group.add_argument(
         '--template',
         metavar='PATH',
         type=Path,
-        help='T1w image of your own to register to: of the brain only, or named *_T1w with '
+        help='your own T1w image to register to: of the brain only, or named *_T1w with '
         '*_desc-brain_mask beside it',
     )
 
@@ -298,22 +309,30 @@ def _add_template(group: Any) -> None:
 def _add_resources(parser: Parser) -> None:
     group = parser.add_argument_group('resources')
     group.add_argument(
-        '--device', metavar='{auto,cpu,cuda,cuda:N}', help='where tensors live (default: auto)'
+        '--device',
+        metavar='{auto,cpu,cuda,cuda:N}',
+        help='what the networks and the shooting run on; auto: a GPU if there is one '
+        '(default: auto)',
     )
     group.add_argument(
-        '--nprocs', metavar='N', type=int, help='processors in use at once (default: all)'
+        '--nprocs',
+        '--nthreads',
+        '--n-cpus',
+        metavar='N',
+        type=int,
+        help='processors used at once (default: all)',
     )
     group.add_argument(
         '--omp-nthreads',
         metavar='N',
         type=int,
-        help='threads of one step (default: processors over images, 8 at most)',
+        help='threads of one step (default: processors divided by images, 8 at most)',
     )
     group.add_argument(
         '--n-gpu-procs',
         metavar='N',
         type=int,
-        help=f'steps that use the GPU at once (default: {default_of("n_gpu_procs")})',
+        help=f'steps that use the GPU at the same time (default: {default_of("n_gpu_procs")})',
     )
     group.add_argument(
         '--batch-size',
@@ -323,27 +342,33 @@ def _add_resources(parser: Parser) -> None:
         f'(default: {default_of("batch_size")})',
     )
     group.add_argument(
-        '--mem-mb', metavar='MIB', type=int, help='memory in use at once (default: nearly all)'
+        '--mem-mb',
+        '--mem',
+        metavar='MIB',
+        type=_mebibytes,
+        help='memory used at once, in MiB or as in 16G (default: 90 %% of all)',
     )
     group.add_argument(
         '--use-plugin',
+        '--nipype-plugin-file',
         metavar='FILE',
         type=Path,
-        help='YAML file with the "plugin" and "plugin_args" of Nipype, in place of the above',
+        help='YAML file with the "plugin" and "plugin_args" of Nipype, to run on a cluster',
     )
 
 
 def _add_workflow(parser: Parser) -> None:
     group = parser.add_argument_group('running')
     group.add_argument(
-        '-w', '--work-dir', metavar='DIR', type=Path, help='intermediate files (default: work)'
+        '-w', '--work-dir', metavar='DIR', type=Path, help='folder of intermediate files (default: work)'
     )
     group.add_argument('--config-file', metavar='FILE', type=Path, help=_CONFIG_HELP)
     group.add_argument(
         '--random-seed',
         metavar='N',
         type=int,
-        help=f'seed of whatever is random (default: {default_of("random_seed")})',
+        help='seed of the momenta that are drawn for --uncertainty '
+        f'(default: {default_of("random_seed")})',
     )
     for name, text in _FLAGS.items():
         group.add_argument(name, action='store_true', default=None, help=text)
@@ -355,34 +380,46 @@ def _add_other(parser: Parser) -> None:
         '--notrack',
         action='store_true',
         default=None,
-        help='accepted for the sake of scripts: nothing is ever tracked',
+        help='accepted for compatibility: nothing is ever tracked',
     )
     group.add_argument('--version', action='version', version=f'deepreg_wf {__version__}')
     group.add_argument(
         '-v',
+        '--verbose',
         dest='verbose',
         action='count',
-        help='show what the libraries say; -vv: all of it',
+        help='show the messages of the libraries; -vv: all of them',
     )
 
 
 _CONFIG_HELP = (
-    'settings of an earlier run (log/*/deepreg_wf.toml) to repeat; options override them, and '
-    'the positional arguments may be left out'
+    'settings file of an earlier run (sub-*/log/*/deepreg_wf.toml) to repeat; options override '
+    'it, and the positional arguments may be left out'
 )
 _FLAGS = {
-    '--clean-workdir': 'remove what earlier runs left in the work folder, and start anew',
-    '--stop-on-first-crash': 'end the run with the first step that fails',
-    '--resource-monitor': 'record memory and CPU use of each step, into the work folder',
-    '--write-graph': 'draw the graph of the workflow, into the work folder',
-    '--sloppy': 'low quality, for tests',
-    '--deterministic': 'the same bits in every run: one thread a step, on the CPU',
+    '--clean-workdir': 'remove what earlier runs left in the work folder, and start afresh',
+    '--stop-on-first-crash': 'end the run at the first step that fails',
+    '--resource-monitor': 'record the memory and CPU use of each step, in the work folder',
+    '--write-graph': 'draw the graph of the workflow, in the work folder',
+    '--sloppy': 'low quality, for tests only',
+    '--deterministic': 'the same bits in every run: one thread for each step, on the CPU',
 }
 
 
-def _add_choice(group: Any, name: str, choices: tuple[str, ...], text: str) -> None:
+def _add_choice(
+    group: Any, name: str, choices: tuple[str, ...], text: str, *aliases: str
+) -> None:
     default = default_of(name.removeprefix('--').replace('-', '_'))
-    group.add_argument(name, choices=choices, help=f'{text} (default: {default})')
+    group.add_argument(name, *aliases, choices=choices, help=f'{text} (default: {default})')
+
+
+def _mebibytes(word: str) -> int:
+    """Memory in MiB; with a unit, as in 16G, in that."""
+    number, unit = word.rstrip('BbKkMmGgTt'), word.lstrip('0123456789').upper()
+    powers = {'': 0, 'M': 0, 'MB': 0, 'G': 1, 'GB': 1, 'T': 2, 'TB': 2}
+    if unit not in powers:
+        raise argparse.ArgumentTypeError(f'{word!r} is no amount of memory, such as 8000 or 16G')
+    return int(number) * 1024 ** powers[unit]
 
 
 def _absolute(word: str) -> str:

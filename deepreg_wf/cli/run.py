@@ -15,7 +15,13 @@ from uuid import uuid4
 from .. import __version__
 from ..derivatives import write_text
 from ..settings import Settings
-from ..templates import Template, get_custom_template, get_template, merge_resolutions
+from ..templates import (
+    SpaceSpec,
+    Template,
+    get_custom_template,
+    get_template,
+    merge_resolutions,
+)
 from .claims import check_idle, claimed
 from .execute import configure, execute
 from .failures import Failure
@@ -146,9 +152,10 @@ def _find_templates(settings: Settings) -> tuple[Template, ...]:
     if settings.output.template is not None:
         return (get_custom_template(settings.output.template),)
     cache_dir = settings.execution.work_dir / f'{NAME}_templates'
+    specs = [spec for words in settings.output.output_spaces for spec in SpaceSpec.several(words)]
     return merge_resolutions(
-        get_template(space, cache_dir=cache_dir, allow_download=settings.output.allow_download)
-        for space in settings.output.output_spaces
+        get_template(spec, cache_dir=cache_dir, allow_download=settings.output.allow_download)
+        for spec in dict.fromkeys(specs)
     )
 
 
