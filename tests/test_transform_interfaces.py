@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import nibabel as nb
 import numpy as np
 import pytest
 from spatial_cases import AFFINE, OBLIQUE, blob_on, make_grid, random_points, wave_on
 
-from deepreg_wf.interfaces import ApplyTransforms, ComposeTransforms
+from deepreg_wf.interfaces import ApplyTransforms, ComposeTransforms, ResampleTransform
 from deepreg_wf.spatial import (
     Transform,
     load_image,
@@ -58,6 +59,33 @@ def test_t1w_points_meet_the_inverse_affine_first(composed: dict[str, Transform]
     aligned = Transform(affine=np.linalg.inv(AFFINE)).map_points(points)
     expected = Transform(warp=-0.5 * wave_on(FIELD), grid=FIELD).map_points(aligned)
     assert np.abs(composed['std2t1w'].map_points(points) - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize('codes', ['RAS', 'LIP'])
+def test_a_field_is_put_where_fmriprep_reads_it(codes: str, tmp_path: Path) -> None:
+    """The layout that fMRIPrep before 25.2 insists on: whole millimetres along R, A and S."""
+    write_composite(tmp_path / 'x.h5', affine=AFFINE, warp=wave_on(FIELD), grid=FIELD)
+    view = make_grid(codes, shape=(30, 32, 28), spacing=(2.0, 2.0, 2.0))
+    save_image(tmp_path / 'template.nii.gz', np.ones(view.shape), view, 'uint8')
+    outputs = ResampleTransform(
+        in_file=str(tmp_path / 'x.h5'), reference_image=str(tmp_path / 'template.nii.gz')
+    )
+    out_file = outputs.run(cwd=str(tmp_path)).outputs.out_file
+    with h5py.File(out_file) as file:
+        stored = file['TransformGroup/2']
+        fixed = stored['TransformFixedParameters'][:]
+        assert stored['TransformType'][0] == b'DisplacementFieldTransform_double_3_3'
+    extent = np.sort(np.array(view.shape) * 2)
+    assert np.array_equal(np.sort(fixed[:3]), extent)
+    assert np.array_equal(fixed[6:], [1, 1, 1, -1, 0, 0, 0, -1, 0, 0, 0, 1])
+    before, after = load_transform(tmp_path / 'x.h5'), load_transform(out_file)
+    points = random_points(FIELD, margin=3)
+    points = points[view.inside(points)]
+    assert len(points) > 100
+    # Linear interpolation of a linear interpolant: an eighth of the squared step times curvature.
+    assert np.abs(after.map_points(points) - before.map_points(points)).max() < 0.15
+    again = before.resampled(FIELD)
+    assert np.abs(again.map_points(points) - before.map_points(points)).max() < 1e-3
 
 
 def apply(tmp_path: Path, transform: Path, **options: object) -> Path:

@@ -28,6 +28,7 @@ STEPS = {
     'GeodesicShooting': 'geodesic shooting',
     'ComposeTransforms': 'composing the transforms',
     'ApplyTransforms': 'resampling',
+    'ResampleTransform': 'resampling the transform',
     'RegistrationQC': 'quality control',
     'BrainMaskReportlet': 'figure of the brain mask',
     'AlignmentReportlet': 'figure of the alignment',

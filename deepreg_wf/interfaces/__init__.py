@@ -20,6 +20,7 @@ _HOMES = {
     'TransformUncertainty': 'prediction',
     'ComposeTransforms': 'transforms',
     'ApplyTransforms': 'transforms',
+    'ResampleTransform': 'transforms',
     'RegistrationQC': 'qc',
     'DerivativesDataSink': 'bids',
     'SummaryReportlet': 'reportlets',

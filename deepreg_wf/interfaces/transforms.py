@@ -69,6 +69,63 @@ class ComposeTransforms(SimpleInterface):
         return runtime
 
 
+_STEPS = 1024
+"""Into which a voxel is divided: with whole numbers of them, a file takes a third of the room."""
+
+
+class _ResampleTransformInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='composite (.h5) with a displacement field')
+    reference_image = File(
+        exists=True, mandatory=True, desc='image whose field of view the field is to cover'
+    )
+    spacing = traits.Range(
+        0.1, 10.0, 1.0, usedefault=True, desc='distance between the vectors of the field, in mm'
+    )
+
+
+class _ResampleTransformOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='the same transform, with its field on the new grid')
+
+
+class ResampleTransform(SimpleInterface):
+    """Put the displacement field of a composite on the grid that other programs expect.
+
+    fMRIPrep before 25.2 reads fields whose voxels are of 1 mm and lie along R, A and S, and no
+    others. ANTs, SimpleITK and nitransforms read any.
+
+    Examples
+    --------
+    >>> compose = ComposeTransforms(affine='affine.txt', warp='warp.nii.gz')
+    >>> compose.inputs.inverse_warp = 'inverse_warp.nii.gz'
+    >>> resample = ResampleTransform(in_file=compose.run().outputs.t1w2std, spacing=2.0)
+    >>> resample.inputs.reference_image = 'template_brain.nii.gz'
+    >>> Path(resample.run().outputs.out_file).name
+    't1w2std_resampled.h5'
+    """
+
+    input_spec = _ResampleTransformInputSpec
+    output_spec = _ResampleTransformOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from deepreg_wf.spatial import VoxelGrid, read_composite, write_composite
+
+        view = VoxelGrid.from_image(self.inputs.reference_image).canonical()
+        grid = view.resampled(self.inputs.spacing)
+        transform = read_composite(self.inputs.in_file).resampled(grid)
+        out_file = Path(runtime.cwd) / f'{Path(self.inputs.in_file).stem}_resampled.h5'
+        write_composite(
+            out_file,
+            affine=transform.affine,
+            warp=np.round(transform.warp * _STEPS) / _STEPS,
+            grid=grid,
+            affine_first=transform.affine_first,
+        )
+        self._results['out_file'] = str(out_file)
+        return runtime
+
+
 class _ApplyTransformsInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='image to resample')
     reference_image = File(exists=True, mandatory=True, desc='image whose grid is filled')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,6 +129,40 @@ class Transform:
         voxels += _separable_displacement(self.warp, along)
         return _apply(end @ after @ self.grid.affine, voxels)
 
+    def resampled(self, grid: VoxelGrid) -> Transform:
+        """Return the same map with its displacement field on another grid.
+
+        Where the nodes of the new grid hold all those of the old one, both agree everywhere
+        within both; else the new one is smoother by what a linear interpolation makes of it.
+
+        Parameters
+        ----------
+        grid : VoxelGrid
+
+        Returns
+        -------
+        Transform
+            Its field is in single precision.
+
+        Raises
+        ------
+        ValueError
+            If there is no field.
+        """
+        if self.warp is None or self.grid is None:
+            raise ValueError('without a field there is nothing to resample')
+        matrix = self.grid.to_voxels @ grid.affine
+        axes = [np.arange(n, dtype=np.float32) for n in grid.shape]
+        warp = self.warp.astype(np.float32)
+        if _is_parallel(matrix[:3, :3], grid.shape):
+            lines = zip(np.diagonal(matrix), axes, matrix[:3, 3], strict=False)
+            along = [(scale * axis + offset).astype(np.float32) for scale, axis, offset in lines]
+            sampled = _separable_displacement(warp, along, np.float32)
+        else:
+            sampled = _displacement(warp, _apply(matrix, lattice_points(axes)))
+        turned = np.tensordot(grid.to_voxels[:3, :3] @ self.grid.affine[:3, :3], sampled, axes=1)
+        return replace(self, warp=turned.astype(np.float32), grid=grid)
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -196,7 +230,11 @@ def _is_parallel(matrix: Array, extent: Sequence[float]) -> bool:
     return bool((bent @ np.asarray(extent)).max() < 1e-6)
 
 
-def _separable_displacement(warp: NDArray[np.floating], along: Sequence[Array]) -> Array:
+def _separable_displacement(
+    warp: NDArray[np.floating],
+    along: Sequence[NDArray[np.floating]],
+    dtype: type[np.floating] = np.float64,
+) -> NDArray[np.floating]:
     """Interpolate a field at the points of a lattice in its voxels, axis by axis."""
     sampled: NDArray[np.floating] = warp
     for axis, positions in enumerate(along, start=1):
@@ -209,7 +247,7 @@ def _separable_displacement(warp: NDArray[np.floating], along: Sequence[Array]) 
         sampled = (1 - weight) * sampled.take(left, axis) + weight * sampled.take(right, axis)
         beyond = (positions < -0.5) | (positions > last + 0.5)
         sampled *= ~beyond.reshape(shape)
-    return sampled.astype(np.float64, copy=False)
+    return sampled.astype(dtype, copy=False)
 
 
 def _apply(matrix: Array, coordinates: Array) -> Array:

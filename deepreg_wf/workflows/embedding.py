@@ -12,6 +12,7 @@ from niworkflows.engine import tag
 
 from deepreg_wf.interfaces.anatomical import SkullStrip
 from deepreg_wf.interfaces.template import PrepareTemplate, SelectTemplate
+from deepreg_wf.interfaces.transforms import ResampleTransform
 from deepreg_wf.settings import Registration
 from deepreg_wf.workflows.registration import init_registration_wf
 
@@ -90,7 +91,8 @@ def init_register_template_wf(
     Outputs
     -------
     anat2std_xfm
-        The transform that resamples the image onto the template (ITK composite)
+        The transform that resamples the image onto the template (ITK composite); its field has
+        voxels of 1 mm and covers the template, as all versions of fMRIPrep expect
     std2anat_xfm
         The transform that resamples the template onto the image
     template
@@ -158,17 +160,19 @@ def _join(workflow: LiterateWorkflow, select_template: pe.Node, registration_wf:
     joined = pe.JoinNode(
         niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode', joinsource='inputnode'
     )
+    # On the grid that fMRIPrep expects where it reads the field by itself.
+    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.25)
     workflow.connect(
         [
             (select_template, each, [('name', 'template'), ('spec', 'template_spec')]),
             (
                 registration_wf,
                 each,
-                [
-                    ('outputnode.t1w2std', 'anat2std_xfm'),
-                    ('outputnode.std2t1w', 'std2anat_xfm'),
-                ],
+                [('outputnode.std2t1w', 'std2anat_xfm')],
             ),
+            (registration_wf, spread, [('outputnode.t1w2std', 'in_file')]),
+            (select_template, spread, [('t1w', 'reference_image')]),
+            (spread, each, [('out_file', 'anat2std_xfm')]),
             (each, joined, [(field, field) for field in _OUTPUTS]),
         ]
     )

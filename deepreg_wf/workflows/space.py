@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from deepreg_wf.interfaces.transforms import ApplyTransforms
+from deepreg_wf.interfaces.transforms import ApplyTransforms, ResampleTransform
 from deepreg_wf.settings import Registration
 from deepreg_wf.sidecars import output_grids
 from deepreg_wf.templates import TEMPLATEFLOW_ROOT
@@ -172,6 +172,8 @@ def init_space_wf(
         sources=sources,
         lesion=lesion,
     )
+    # What is stored has its field where fMRIPrep expects it; all else reads the coarser one.
+    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.25)
     matched = is_matched(registration.momentum, registration.refine)
     reportlets_wf = init_reportlets_wf(
         output_dir=output_dir,
@@ -191,7 +193,10 @@ def init_space_wf(
             (inputnode, registration_wf, [('t1w', 'inputnode.t1w_file')]),
             (inputnode, outputs_wf, [(name, f'inputnode.{name}') for name in NATIVE]),
             (inputnode, reportlets_wf, [(name, f'inputnode.{name}') for name in FOUND]),
-            (registration_wf, outputs_wf, _edges('t1w2std', 'std2t1w', 'trace', *maps)),
+            (registration_wf, outputs_wf, _edges('std2t1w', 'trace', *maps)),
+            (registration_wf, spread, [('outputnode.t1w2std', 'in_file')]),
+            (inputnode, spread, [('template_reference', 'reference_image')]),
+            (spread, outputs_wf, [('out_file', 'inputnode.t1w2std')]),
             (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
         ]
     )
