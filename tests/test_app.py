@@ -143,7 +143,7 @@ def test_what_was_made_before_is_taken(again) -> None:
     assert f'bids:prep:{STEM}_desc-brain_mask.nii.gz' in sidecar['Sources']
     description = json.loads((made / 'dataset_description.json').read_text())
     assert description['DatasetLinks']['prep'] == (made.parent / 'prep').as_uri()
-    assert 'made before, by another program' in (made / 'sub-01.html').read_text()
+    assert 'computed beforehand by another program' in (made / 'sub-01.html').read_text()
 
 
 def test_each_template_has_its_derivatives(again) -> None:

@@ -62,6 +62,7 @@ FIGURES = {
     'mask_dice_affine': 0.94,
     'mask_dice_final': 0.96,
     'affine_determinant': 0.8,
+    'mirror_gain': 0.001,
     'displacement_median_mm': 2.5,
     'displacement_max_mm': 11.0,
 }
@@ -336,12 +337,12 @@ def test_the_table_shows_every_light_limit_and_reason():
         assert f'class="light {light.value}"' in row
         assert criterion.label in row
         assert criterion.show_interval(criterion.good) in row
-    assert 'All in all: <span class="light bad">' in html
+    assert 'Overall: <span class="light bad">' in html
 
 
 @pytest.mark.parametrize(
     ('value', 'text'),
-    [(0, '0'), (0.12345, '0.123'), (-2.5, '−2.5'), (1e-5, '1.0 × 10⁻⁵'), (12345.6, '12\u202f346')],
+    [(0, '0'), (0.12345, '0.123'), (-2.5, '−2.5'), (1e-5, '< 0.0001'), (0.00264, '0.0026'), (12345.6, '12\u202f346')],
 )
 def test_numbers_are_written_for_people(value, text):
     assert format_number(value) == text
@@ -392,8 +393,8 @@ def inputs(make_brain, tmp_path_factory) -> tuple[Path, Path, Template, dict[str
     raw.parent.mkdir(parents=True)
     image.to_filename(raw)
     files = {
-        't1w_preproc': 't1w.nii.gz',
-        't1w_mask': 'mask.nii.gz',
+        't1w_valid': 't1w.nii.gz',
+        't1w_mask_found': 'mask.nii.gz',
         't1w_affine': 't1w.nii.gz',
         't1w_std': 't1w.nii.gz',
         'mask_std': 'mask.nii.gz',
@@ -587,7 +588,7 @@ def test_a_subject_that_failed_gets_a_page_that_says_why(tmp_path):
 
 def test_a_subject_without_anything_gets_a_page(tmp_path):
     page = write_subject_report(tmp_path, '04', RUN)
-    assert 'no registration has been finished' in page.read_text(encoding='utf-8')
+    assert 'no registration was completed' in page.read_text(encoding='utf-8')
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')

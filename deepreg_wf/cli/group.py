@@ -85,7 +85,7 @@ def _chosen(found: Members, labels: Sequence[str]) -> dict[str, list[Member]]:
 
 def _lacking(output_dir: Path, found: Members) -> dict[str, str]:
     """Who failed, who has nothing, and what cannot be read."""
-    lacking = {f'sub-{label}': 'no registration has been finished' for label in found.without}
+    lacking = {f'sub-{label}': 'no registration was completed' for label in found.without}
     for row in read_table(output_dir / 'failed.tsv'):
         lacking.pop(row['participant_id'], None)
         lacking[row['image']] = f'{row["step"]}: {row["reason"]}'

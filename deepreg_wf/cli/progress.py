@@ -170,7 +170,8 @@ class Glossary:
         often = Counter((plain.image_of(node), step) for node, step in steps.items())
         for node, step in steps.items():
             if often[plain.image_of(node), step] > 1:
-                steps[node] = f'{step} ({node.rsplit(".", 1)[-1].replace("_", " ")})'
+                name = node.rsplit('.', 1)[-1].removeprefix('prepare_')
+                steps[node] = f'{step} ({name.replace("_", " ")})'
         return plain
 
     def image_of(self, node: str) -> str:
@@ -192,7 +193,7 @@ def _told_apart(steps: Mapping[str, str]) -> dict[str, str]:
     return {
         node: f'{step}, {way[2].removesuffix("_wf")}'
         for (node, step), way in zip(steps.items(), parts.values(), strict=True)
-        if way[2:3] and way[2] in spaces
+        if way[2:3] and way[2] in spaces and step != STEPS['BrainMaskReportlet']
     }
 
 

@@ -292,13 +292,22 @@ def _unreadable(this: Run) -> list[Failure]:
 
 def _announcement(this: Run) -> str:
     images, resources = len(this.inputs.images), this.resources
-    spaces = ', '.join(template.space for template in this.templates)
+    spaces = ', '.join(
+        template.space + (f':cohort-{template.cohort}' if template.cohort else '')
+        for template in this.templates
+    )
     text = (
-        f'deepreg_wf {__version__}: {images} image{"s" * (images > 1)} to {spaces} '
-        f'on {resources.device}, {resources.nprocs} processors, {resources.omp_nthreads} a step'
+        f'deepreg_wf {__version__}: registering {_counted(images, "image")} to {spaces} on '
+        f'{resources.device} ({_counted(resources.nprocs, "processor")}, '
+        f'{_counted(resources.omp_nthreads, "thread")} for each step)'
     )
     skipped = set(this.inputs.without_t1w) - set(this.settings.selection.participant_label)
-    return f'{text}; without an image: {", ".join(sorted(skipped))}' if skipped else text
+    names = ', '.join(f'sub-{label}' for label in sorted(skipped))
+    return f'{text}; no T1w image: {names}' if skipped else text
+
+
+def _counted(number: int, noun: str) -> str:
+    return f'{number} {noun}{"s" * (number != 1)}'
 
 
 def _draw(workflow: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-_CITED = re.compile(r'\[(@[\w:.-]+(?:\s*;\s*@[\w:.-]+)*)\]')
+_CITED = re.compile(r'\[(?:(?P<prefix>[\w ]+), )?(?P<keys>@[\w:.-]+(?:\s*;\s*@[\w:.-]+)*)\]')
 _ENTRY = re.compile(r'^@\w+\{(?P<key>[^,\s]+),\n(?P<fields>.*?)^\}', re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r'^\s*(?P<name>\w+) = \{(?P<value>.*)\},?$', re.MULTILINE)
 _ACCENTED = re.compile(r"\{?\\([\"'`^~u])\{?([a-zA-Z])\}?\}?")
@@ -87,7 +87,7 @@ def render_methods(markdown: str, bibliography: Mapping[str, Work]) -> str:
     Parameters
     ----------
     markdown : str
-        With citations such as ``[@n4]`` or ``[@n4; @ants]``.
+        With citations such as ``[@n4]``, ``[@n4; @ants]`` or ``[N4, @n4]``.
     bibliography : mapping of str to Work
         What may be cited; an unknown key stays as it is.
 
@@ -101,12 +101,13 @@ def render_methods(markdown: str, bibliography: Mapping[str, Work]) -> str:
     cited: dict[str, Work] = {}
 
     def cite(match: re.Match[str]) -> str:
-        keys = [key.strip().removeprefix('@') for key in match[1].split(';')]
+        keys = [key.strip().removeprefix('@') for key in match['keys'].split(';')]
         if any(key not in bibliography for key in keys):
             return match[0]
         cited.update((key, bibliography[key]) for key in keys)
         links = (f'<a href="#ref-{key}">{escape(bibliography[key].label)}</a>' for key in keys)
-        return f'({"; ".join(links)})'
+        prefix = f'{match["prefix"]}, ' if match['prefix'] else ''
+        return f'({prefix}{"; ".join(links)})'
 
     # Links are put in last: the text itself may not bring any HTML.
     body = MarkdownIt('commonmark', {'html': False}).render(markdown)

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parents[1] / 'data' / 'report'
 
 _MASKS = {
-    'already-extracted': ('the image is of the brain only already; taken as it is', ''),
-    'deepbet': ('made by deepbet', ''),
-    'precomputed': ('made before, by another program', 'taken from --derivatives'),
-    'none': ('skull stripping was left out on request', 'all voxels above zero count as brain'),
+    'already-extracted': ('the image already shows only a brain; used as it is', ''),
+    'deepbet': ('extracted by deepbet', ''),
+    'hdbet': ('extracted by HD-BET', ''),
+    'synthstrip': ('extracted by SynthStrip', ''),
+    'template': ('found by matching the MNI152 brain', ''),
+    'precomputed': ('computed beforehand by another program', 'from --derivatives'),
+    'none': ('skull stripping was skipped on request', 'all voxels above zero count as brain'),
 }
 _PACKAGES = (
     'torch', 'antspyx', 'deepbet', 'nipype', 'niworkflows', 'nireports', 'nitransforms',
@@ -80,7 +83,7 @@ def summary(
         ('Template', template, template_uri),
     ]
     if lesion_file is not None:
-        note = f'{lesion_file.name}; it has no part in the deformable registration'
+        note = f'{lesion_file.name}; excluded from the deformable registration'
         rows.append(('Lesion', _volume(lesion_file), note))
     return render('summary.html', rows=rows)
 
@@ -152,7 +155,7 @@ def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None)
         for group, title in _GROUPS.items()
         if settings.get(group)
     ]
-    tables.append(('Software that made this page', _versions()))
+    tables.append(('Software versions', _versions()))
     return render('provenance.html', facts=[fact for fact in facts if fact[1]], tables=tables)
 
 

@@ -70,7 +70,7 @@ def write_group_report(
     sections = [_Section('Registrations', [_Part([(table, None)])], _LEADS['Registrations'])]
     if lacking:
         words = render('group_lacking.html', lacking=lacking)
-        sections.append(_Section('Lacking', [_Part([(words, None)])], _LEADS['Lacking']))
+        sections.append(_Section('Missing', [_Part([(words, None)])], _LEADS['Missing']))
     sections.append(_distributions(members))
     sections += [_averages(output_dir, atlas) for atlas in atlases if atlas.images]
     header = render('group_header.html', members=members, counts=counts, lacking=lacking)
@@ -81,11 +81,11 @@ def write_group_report(
 
 
 _LEADS = {
-    'Registrations': 'The worst first: by its light, then by how many figures are not good, then '
-    'by how little the image is like the template. Each links to its own report.',
-    'Lacking': 'Participants and images that are not among the above.',
-    'Figures': 'A dot is an image; its name shows where the mouse rests. Green, amber and red '
-    'ground are the limits that the lights follow.',
+    'Registrations': 'Worst first: by verdict, then by the number of measures that are not good, '
+    'then by correlation with the template. Each row links to the report of its participant.',
+    'Missing': 'Participants and images that are not among the above, and why.',
+    'Measures': 'Each dot is an image; hold the mouse over it to see its name. Green, amber and '
+    'red backgrounds show the limits that the verdicts follow.',
 }
 
 
@@ -133,7 +133,7 @@ def _distributions(members: Sequence[Member]) -> _Section:
         known = [(image, value) for image, value in found if value is not None]
         if known:
             figures.append((Markup(distribution_figure(criterion, known)), None))
-    return _Section('Figures', [_Part(figures)], _LEADS['Figures'])
+    return _Section('Measures', [_Part(figures)], _LEADS['Measures'])
 
 
 def _averages(output_dir: Path, atlas: Atlas) -> _Section:
@@ -153,7 +153,7 @@ def _averages(output_dir: Path, atlas: Atlas) -> _Section:
             figure = _draw_mode(reference, Volume.load(ends[0]), Volume.load(ends[1]))
             title = f'Mode {number}, {100 * share:.0f} % of the variance'
             parts.append(_picture(output_dir, atlas, f'mode{number}', figure, title, _MODE))
-    lead = f'Of {atlas.members} images. The same, as NIfTI images, are in the folder "group".'
+    lead = f'From {atlas.members} images. All are in the folder "group" as NIfTI images.'
     return _Section(f'Average in {atlas.space}', parts, lead)
 
 
@@ -188,19 +188,19 @@ _FIGURES: dict[str, tuple[Callable[[Reference, Volume], str], str, str]] = {
     'average': (
         _draw_average,
         'Average brain',
-        'The mean of the images in the space of the template, and the same carried along the '
-        'geodesic of the mean momentum, which gives it the average shape of the group. Where the '
-        'mean is sharp, images agree. Press and hold the mouse button to make it stand still.',
+        'The mean of the images in template space, alternating with the same image carried along '
+        'the geodesic of the mean momentum, which gives it the average shape of the group. Where '
+        'the mean is sharp, the images agree. Press and hold the mouse button to pause.',
     ),
     'meanlogjacobian': (
         log_jacobian_figure,
         'Mean change of volume',
-        'Where the group is larger or smaller than the template; the affine part is left out.',
+        'Where the group is larger or smaller than the template, without the affine.',
     ),
     'sdlogjacobian': (
         _draw_deviation,
         'Spread of the change of volume',
-        'Where images differ most from each other.',
+        'Where the images differ most from each other.',
     ),
     'meanmomentum': (
         _draw_momentum,
@@ -212,9 +212,9 @@ _FIGURES: dict[str, tuple[Callable[[Reference, Volume], str], str, str]] = {
 
 _MODES = (
     'Principal components of the momenta, in the metric of the registration. A dot far from all '
-    'others is an unusual brain, or a failed registration.'
+    'others is an unusual brain or a failed registration.'
 )
-_MODE = 'Two standard deviations below the average and above it, along the geodesics.'
+_MODE = 'Two standard deviations below and above the average, along the mode.'
 
 
 def _picture(

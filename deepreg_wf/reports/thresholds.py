@@ -107,23 +107,23 @@ CRITERIA = (
         unit='%',
         good=Interval(low=0, high=0),
         fair=Interval(high=1e-4),
-        reason='Where the Jacobian determinant is not positive the map folds: it has no inverse '
-        'there and tissue is lost. One voxel in ten thousand is about a dozen in a brain at 2 mm.',
+        reason='Where the Jacobian determinant is zero or negative, the map folds: it has no inverse '
+        'there. One voxel in ten thousand is about twenty in a brain at 2 mm.',
     ),
     Criterion(
         key='jacobian_min',
         label='Smallest Jacobian determinant',
         good=Interval(low=0.1),
         fair=Interval(low=0.0),
-        reason='The strongest shrinking. Between normal brains a part seldom differs tenfold in '
-        'volume; below that the map is close to folding.',
+        reason='The strongest shrinkage. Parts of normal brains seldom differ tenfold in volume; '
+        'with still smaller values the map is close to folding.',
     ),
     Criterion(
         key='jacobian_max',
         label='Largest Jacobian determinant',
         good=Interval(high=10),
         fair=Interval(high=20),
-        reason='The strongest growth, tenfold as above. Enlarged ventricles can reach it rightly.',
+        reason='The strongest growth, with the same limit of ten. Enlarged ventricles may exceed it.',
     ),
     Criterion(
         key='inverse_error_median_mm',
@@ -131,7 +131,7 @@ CRITERIA = (
         unit='mm',
         good=Interval(high=0.1),
         fair=Interval(high=0.5),
-        reason='How far a point of the brain comes back from where it started when it is carried '
+        reason='Distance between a point of the brain and where it ends after both transforms, '
         'there and back. A tenth of a millimetre is far below the size of a voxel.',
     ),
     Criterion(
@@ -140,8 +140,8 @@ CRITERIA = (
         unit='mm',
         good=Interval(high=0.5),
         fair=Interval(high=1.0),
-        reason='The same where it is worst. Half a millimetre is a quarter, one millimetre half '
-        'of a voxel of the registration grid at 2 mm.',
+        reason='The same where it is worst. Half a millimetre is a quarter of a voxel of the '
+        'registration grid at 2 mm, one millimetre is half of it.',
     ),
     Criterion(
         key='energy_drift',
@@ -150,16 +150,16 @@ CRITERIA = (
         good=Interval(high=0.01),
         fair=Interval(high=0.05),
         reason='The energy is constant along an exact geodesic, so its largest relative change '
-        'is the error of the integration in time, a hundredth of a percent as a rule.',
+        'measures the error of the integration in time; a hundredth of a percent is usual.',
     ),
     Criterion(
         key='correlation_final',
-        label='Correlation with the template, after',
+        label='Correlation with the template, final',
         good=Interval(low=0.75),
         fair=Interval(low=0.6),
-        reason='Of brightness within the brain of the template. Real T1-weighted brains reach 0.8 '
-        'to 0.95 when they are aligned, 0.5 to 0.7 after the affine alone; less points to '
-        'another contrast, a lesion or a failure.',
+        reason='Correlation of intensities within the brain of the template. T1-weighted brains '
+        'reach 0.8 to 0.95 once registered, and 0.5 to 0.7 after the affine alone; less points '
+        'to another contrast, a lesion or a failure.',
     ),
     Criterion(
         key='correlation_final',
@@ -175,21 +175,21 @@ CRITERIA = (
         label='Overlap of the brain masks, affine',
         good=Interval(low=0.9),
         fair=Interval(low=0.82),
-        reason='Dice coefficient. Two brains that an affine map has aligned overlap by 0.91 to '
-        '0.97, depending on how much meninges and brain stem their masks hold; below that, the '
-        'mask or the affine has usually failed.',
+        reason='Dice coefficient. Brains aligned by an affine overlap by 0.91 to 0.97, depending '
+        'on how much of the meninges and the brain stem their masks include; with less, the mask '
+        'or the affine has usually failed.',
     ),
     Criterion(
         key='mask_dice_final',
         label='Overlap of the brain masks, final',
         good=Interval(low=0.95),
         fair=Interval(low=0.9),
-        reason='Dice coefficient after the deformable registration. What stays apart is mostly '
+        reason='Dice coefficient after the deformable registration. What still differs is mostly '
         'meninges, or brain stem that one of the masks lacks.',
     ),
     Criterion(
         key='affine_determinant',
-        label='Volume of the brain against the template, affine',
+        label='Volume of the brain relative to the template, affine',
         good=Interval(low=0.5, high=1.3),
         fair=Interval(low=0.35, high=1.7),
         reason='Determinant of the affine map. Adult brains are 0.6 to 1 times as large as '
@@ -197,13 +197,13 @@ CRITERIA = (
     ),
     Criterion(
         key='mirror_gain',
-        label='Gained by mirroring the brain, affine',
+        label='Gain from mirroring the brain, affine',
         good=Interval(high=0.02),
         fair=Interval(high=0.05),
-        reason='Correlation that the brain with left and right exchanged has with the template '
-        'beyond its own. People are nearly symmetric, so that it is seldom above 0.01; much more '
-        'than that points to a header in which the two are exchanged. A symmetric template '
-        'cannot tell. Nothing is ever mirrored.',
+        reason='By how much the correlation with the template would rise if left and right were '
+        'exchanged; seldom more than 0.01, as people are nearly symmetric. A larger gain points '
+        'to a header that exchanges them. A symmetric template cannot tell. Nothing is ever '
+        'mirrored.',
     ),
     Criterion(
         key='displacement_median_mm',
@@ -212,7 +212,7 @@ CRITERIA = (
         good=Interval(high=6),
         fair=Interval(high=10),
         reason='What the affine left to do. Two to four millimetres are usual; far more means '
-        'that the affine was off.',
+        'that the affine was wrong.',
     ),
     Criterion(
         key='displacement_max_mm',
@@ -220,8 +220,8 @@ CRITERIA = (
         unit='mm',
         good=Interval(high=20),
         fair=Interval(high=30),
-        reason='Ten to fifteen millimetres occur at the ventricles and at the surface; larger '
-        'ones need an eye on the picture.',
+        reason='Ten to fifteen millimetres occur at the ventricles and at the surface; for more, '
+        'look at the pictures.',
     ),
 )
 """In the order in which the report shows them."""
@@ -250,7 +250,7 @@ def worst(grades: Iterable[Grade]) -> Grade:
 
 
 def format_number(value: float) -> str:
-    """Write a number with three digits, a very small one with its power of ten.
+    """Write a number with three digits, and no more than four after the point.
 
     Parameters
     ----------
@@ -265,13 +265,12 @@ def format_number(value: float) -> str:
     Examples
     --------
     >>> format_number(0.98765), format_number(0.00002), format_number(-4623.4)
-    ('0.988', '2.0 × 10⁻⁵', '−4\u202f623')
+    ('0.988', '< 0.0001', '−4\u202f623')
     """
-    text = f'{value:.3g}' if abs(value) < 100 else f'{value:,.0f}'.replace(',', '\u202f')
-    if 0 < abs(value) < 1e-3:
-        mantissa, exponent = f'{value:.1e}'.split('e')
-        text = f'{mantissa} × 10{str(int(exponent)).translate(_RAISED)}'
+    if 0 < abs(value) < 1e-4:
+        return '< 0.0001' if value > 0 else '> −0.0001'
+    if abs(value) < 1e-2:
+        text = f'{value:.4f}'.rstrip('0').rstrip('.')
+    else:
+        text = f'{value:.3g}' if abs(value) < 100 else f'{value:,.0f}'.replace(',', '\u202f')
     return text.replace('-', '−')
-
-
-_RAISED = str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹')

@@ -17,17 +17,18 @@ _INPUTS = ('t1w_brain', 't1w_mask', 'template_brain', 'template_mask', 't1w_file
 _OUTPUTS = ('affine', 't1w_affine', 't1w_mask_affine', 'trace')
 _STARTS = {
     'auto': """\
-the orientation that the header gives and the one that a spatial transformer network [@icstn] sees,
-and, where neither made them alike, the best of many""",
+the orientation in the header and from the one estimated by a spatial transformer network [@icstn];
+where neither made the brains alike, the best of many rotations was taken""",
     'classical': """\
-the orientation that the header gives or, where that did not make them alike, the best of many""",
+the orientation in the header; where that did not make the brains alike, the best of many rotations
+was taken""",
     'icstn': """\
-the one that a spatial transformer network [@icstn] sees or, where that did not make them alike, the
-orientation that the header gives and the best of many""",
+the orientation estimated by a spatial transformer network [@icstn]; where that did not make the
+brains alike, the one in the header or the best of many rotations was taken""",
 }
 _DESCRIPTION = """\
-The brain was aligned with the template by an affine, which Gauss-Newton iterations on locally
-normalized intensities found, from {starts}. """
+The brain was aligned with the template by an affine transform, found by Gauss-Newton iterations on
+locally normalized intensities that started from {starts}. """
 
 
 def init_affine_wf(

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 _DEFAULTS = Anatomical()
 _STRIPPING = {
     'auto': """\
-Whether the image showed a brain only was told from its background, from the volume and shape of
-the rest and from its outer layers; where it did, that brain was kept, and otherwise the brain was
+Images that already showed nothing but a brain, as judged from their background and from the volume,
+the shape and the outer layers of the rest, were kept as they were. In all others the brain was
 extracted with {citation}. """,
     'force': 'The brain was extracted with {citation}. ',
-    'skip': 'All of the image but its background was taken as brain. ',
+    'skip': 'All voxels above the background were taken as brain. ',
 }
-_PRECOMPUTED_MASK = 'The brain mask had been computed before, by other software. '
+_PRECOMPUTED_MASK = 'A brain mask computed beforehand by other software was used. '
 _PRECOMPUTED_T1W = """\
-The T1-weighted image had been corrected for intensity non-uniformity before, by other software.
+A T1-weighted image corrected beforehand for intensity non-uniformity by other software was used.
 
 """
 _BIAS = """\
 The T1-weighted image was corrected for intensity non-uniformity within the brain with
-*N4BiasFieldCorrection* [@n4], from ANTs [@ants].
+*N4BiasFieldCorrection* [@n4], distributed with ANTs [@ants].
 
 """
 LIKE_TEMPLATE = [
@@ -113,7 +113,7 @@ def init_anat_preproc_wf(
     from deepreg_wf.brain import METHODS, choose_methods
 
     names = choose_methods(anatomical.skull_strip_method, anatomical.skull_strip_model)
-    citation = ' or, where that mask was not one of a brain, '.join(
+    citation = ' or, where its mask was implausible, '.join(
         METHODS[name].citation for name in names
     )
     workflow = LiterateWorkflow(name=name)

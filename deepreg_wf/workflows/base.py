@@ -30,8 +30,8 @@ ANATOMICAL = Anatomical()
 """How brains are found unless told otherwise."""
 
 _DESCRIPTION = """\
-The results in this manuscript come from registration with *deepreg_wf* {version}, a BIDS-App
-[@bids; @bidsapps] based on *Nipype* [@nipype] and *NiWorkflows* [@niworkflows].
+Results included in this manuscript come from registration performed using *deepreg_wf* {version}, a
+BIDS-App [@bids; @bidsapps] based on *Nipype* [@nipype] and *NiWorkflows* [@niworkflows].
 
 """
 

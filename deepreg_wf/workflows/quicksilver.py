@@ -32,20 +32,20 @@ _INPUTS = ('template_brain', 'template_mask', 't1w_affine', 't1w_mask_affine')
 _SHOT = ('momentum', 'warp', 'inverse_warp', 'log_jacobian', 'trace')
 _OUTPUTS = (*_SHOT, 'matching_trace', 'uncertainty')
 _GEODESIC = """\
-The deformable part of the transform is the end point of a geodesic of diffeomorphisms
-(large deformation diffeomorphic metric mapping, LDDMM [@beg2005; @miller2006]), given by its
-initial vector momentum [@singh2013], which carries {moving} onto {fixed}. """
+Deformable registration used large deformation diffeomorphic metric mapping
+[LDDMM, @beg2005; @miller2006]: {moving} was carried onto {fixed} along a geodesic of diffeomorphisms,
+which is determined by its initial vector momentum [@singh2013]. """
 _MOMENTUM = {
     'predict': 'The momentum was predicted by a convolutional network '
-    '(Quicksilver [@quicksilver2017])',
+    '[Quicksilver, @quicksilver2017]',
     'predict+correct': 'The momentum was predicted by a convolutional network '
-    'and corrected by a second one (Quicksilver [@quicksilver2017])',
+    'and corrected by a second one [Quicksilver, @quicksilver2017]',
     'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
-    'normalised cross-correlation of the images',
+    'normalized cross-correlation of the images',
 }
 _REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs] at each resolution
-for the local normalised cross-correlation of the images"""
-_INVERSE = """. The inverse comes from the same geodesic.
+for the local normalized cross-correlation of the images"""
+_INVERSE = """. The inverse transform was computed from the same geodesic.
 
 """
 _UNCERTAINTY = """\

@@ -47,8 +47,8 @@ step, with linear and nearest-neighbor interpolation.
 
 """
 _LESION = """\
-Where a lesion had been drawn, the image took the intensities of the template, so that the lesion had
-no part in the deformable registration.
+Lesions that had been delineated were filled with the intensities of the template, so that they had no
+influence on the deformable registration.
 
 """
 
