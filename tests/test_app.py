@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,47 @@ pytestmark = pytest.mark.slow
 
 STEM = 'sub-01/anat/sub-01'
 SPACE = 'space-MNI152NLin2009aSym'
+WHOLE_FOLDER = """\
+.bidsignore
+dataset_description.json
+descriptions.tsv
+failed.tsv
+logs/CITATION.bib
+logs/CITATION.md
+sub-01.html
+sub-01/anat/sub-01_desc-brain_mask.json
+sub-01/anat/sub-01_desc-brain_mask.nii.gz
+sub-01/anat/sub-01_desc-preproc_T1w.json
+sub-01/anat/sub-01_desc-preproc_T1w.nii.gz
+sub-01/anat/sub-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.h5
+sub-01/anat/sub-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.json
+sub-01/anat/sub-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5
+sub-01/anat/sub-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-brain_mask.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-brain_mask.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-registration_qc.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w.nii.gz
+sub-01/figures/sub-01_desc-brainmask_T1w.svg
+sub-01/figures/sub-01_desc-summary_T1w.html
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-affine_T1w.svg
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-convergence_T1w.svg
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.svg
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.svg
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-qc_T1w.html
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-registration_T1w.svg
+sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w.svg
+sub-01/log/RUN/deepreg_wf.toml
+sub-02.html
+sub-02/log/RUN/crash.txt
+sub-02/log/RUN/deepreg_wf.toml
+"""
 
 
 @pytest.fixture(scope='module')
@@ -60,24 +102,15 @@ def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
     assert 'Traceback' not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'desc-preproc_T1w.nii.gz',
-        'desc-brain_mask.nii.gz',
-        'from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5',
-        'from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.h5',
-        f'{SPACE}_desc-preproc_T1w.nii.gz',
-        f'{SPACE}_desc-brain_mask.nii.gz',
-        f'{SPACE}_desc-logjacobian_T1w.nii.gz',
-        f'{SPACE}_desc-momentum_T1w.nii.gz',
-        f'{SPACE}_desc-uncertainty_T1w.nii.gz',
-        f'{SPACE}_desc-registration_qc.json',
-    ],
-)
-def test_each_derivative_is_there(run, name) -> None:
-    assert (run[0] / f'{STEM}_{name}').stat().st_size > 0
-    assert not (run[0] / name.replace(STEM, 'sub-02/anat/sub-02')).exists()
+def test_the_folder_holds_what_was_agreed_and_nothing_else(run) -> None:
+    """Run and crash have names of their own each time; no draft and no lock is left behind."""
+    files = [path for path in run[0].rglob('*') if path.is_file()]
+    names = [path.relative_to(run[0]).as_posix() for path in files]
+    plain = [re.sub(r'/log/[^/]+/', '/log/RUN/', name) for name in names]
+    assert sorted(re.sub(r'/crash-[^/]+', '/crash.txt', name) for name in plain) == (
+        WHOLE_FOLDER.split()
+    )
+    assert all(path.stat().st_size for path in files)
 
 
 def test_the_transform_makes_the_image_that_was_written(run) -> None:

@@ -49,6 +49,30 @@ sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-registration_qc.json
 """
+TWO_SESSIONS = """\
+sub-02/ses-a/anat/sub-02_ses-a_run-01_desc-brain_mask.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_desc-brain_mask.nii.gz
+sub-02/ses-a/anat/sub-02_ses-a_run-01_desc-preproc_T1w.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_desc-preproc_T1w.nii.gz
+sub-02/ses-a/anat/sub-02_ses-a_run-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.h5
+sub-02/ses-a/anat/sub-02_ses-a_run-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5
+sub-02/ses-a/anat/sub-02_ses-a_run-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-registration_qc.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.nii.gz
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-preproc_T1w.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-preproc_T1w.nii.gz
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.h5
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-registration_qc.json
+"""
 TEMPLATES = {
     'standard': Template(
         space='MNI152NLin2009aSym',
@@ -166,6 +190,12 @@ def test_uncertainty_is_stored_in_millimetres_where_it_was_asked_for(store):
     assert listing(out) == sorted([*ONE_SESSION.split(), *new])
     content = sidecars(out)[f'{name}.json']
     assert (content['Units'], content['Direction']) == ('mm', 'template-to-subject')
+
+
+def test_two_sessions_have_exactly_the_agreed_derivatives(store):
+    store('sub-02/ses-a/anat/sub-02_ses-a_run-01_T1w.nii.gz', level='minimal')
+    out = store('sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_T1w.nii.gz', level='minimal')
+    assert listing(out) == TWO_SESSIONS.split()
 
 
 def test_sessions_and_runs_never_share_a_name(store, bids_dir):

@@ -63,7 +63,7 @@ def test_t1w_points_meet_the_inverse_affine_first(composed: dict[str, Transform]
 
 @pytest.mark.parametrize('codes', ['RAS', 'LIP'])
 def test_a_field_is_put_where_fmriprep_reads_it(codes: str, tmp_path: Path) -> None:
-    """The layout that fMRIPrep before 25.2 insists on: whole millimetres along R, A and S."""
+    """The layout that fMRIPrep 24 insists on: whole millimetres along R, A and S."""
     write_composite(tmp_path / 'x.h5', affine=AFFINE, warp=wave_on(FIELD), grid=FIELD)
     view = make_grid(codes, shape=(30, 32, 28), spacing=(2.0, 2.0, 2.0))
     save_image(tmp_path / 'template.nii.gz', np.ones(view.shape), view, 'uint8')

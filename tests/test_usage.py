@@ -99,7 +99,9 @@ def test_every_image_and_template_has_its_derivatives(folder: Path) -> None:
     found |= {path.name for path in (folder / 'out').rglob('anat/*_qc.json')}
     expected = set[str]()
     for stem in ('sub-01_ses-pre', 'sub-01_ses-post', 'sub-01_ses-post_acq-fast'):
-        expected |= stored(stem, BUNDLED) | stored(stem, BUNDLED, '_res-2') | stored(stem, OTHER)
+        for resolution in ('', '_res-1', '_res-2'):
+            expected |= stored(stem, BUNDLED, resolution)
+        expected |= stored(stem, OTHER)
     assert found == expected
 
 

@@ -90,8 +90,8 @@ class _ResampleTransformOutputSpec(TraitedSpec):
 class ResampleTransform(SimpleInterface):
     """Put the displacement field of a composite on the grid that other programs expect.
 
-    fMRIPrep before 25.2 reads fields whose voxels are of 1 mm and lie along R, A and S, and no
-    others. ANTs, SimpleITK and nitransforms read any.
+    fMRIPrep, from 24.0 until August 2025, reads fields whose voxels are of 1 mm and lie along R, A
+    and S, and no others. ANTs, SimpleITK and nitransforms read any.
 
     Examples
     --------
