@@ -48,8 +48,8 @@ def test_every_argument_that_boutiques_makes_up_is_known(bosh: SimpleNamespace) 
         words = simulate(bosh, invocation)
         build_parser().parse_args(words)
         given |= {word for word in words if word.startswith('-')}
-    flags = (max(action.option_strings, key=len, default='') for action in build_parser()._actions)
-    assert given == {flag for flag in flags if flag} - NOT_INPUTS
+    options = (action.option_strings for action in build_parser()._actions)
+    assert given == {first_long(names) for names in options if names} - NOT_INPUTS
 
 
 def test_an_invocation_means_what_it_says(bosh: SimpleNamespace, tmp_path: Path) -> None:
@@ -81,6 +81,10 @@ def test_boutiques_refuses_what_the_settings_refuse(bosh: SimpleNamespace) -> No
     invocation = {'bids_dir': '/data', 'output_dir': '/out', 'analysis_level': 'participant'}
     with pytest.raises(InvocationValidationError, match='refine'):
         simulate(bosh, {**invocation, 'refine': -1})
+
+
+def first_long(names: list[str]) -> str:
+    return next(name for name in names if name.startswith('--'))
 
 
 def simulate(bosh: SimpleNamespace, invocation: dict[str, object]) -> list[str]:

@@ -20,6 +20,9 @@ TARGET = Path(__file__).resolve().parents[1] / 'boutiques.json'
 MADE_IF_MISSING = {'output_dir', 'work_dir', 'bids_database_dir'}
 """Folders that need not be there; to Boutiques, a File is."""
 
+MEMORY = 'mem_mb'
+"""A number that the command line takes with a unit, too."""
+
 ERROR_CODES = {
     SOME_FAILED: 'Some subjects failed; failed.tsv says which and why, the others are complete.',
     USAGE_ERROR: 'The call, or all of its input, is unusable.',
@@ -99,7 +102,7 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
         **describe_value(action),
     }
     if action.option_strings:
-        item['command-line-flag'] = max(action.option_strings, key=len)
+        item['command-line-flag'] = flag_of(action)
     if action.nargs == '+':
         item |= {'list': True, 'min-list-entries': 1}
     if action.choices:
@@ -109,19 +112,25 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
 
 def name_of(action: argparse.Action) -> str:
     """Name of an argument, as one spells it: ``no_affine_polish`` is not ``affine_polish``."""
-    option = max(action.option_strings, key=len, default='')
+    option = flag_of(action)
     return option[2:].replace('-', '_') if option.startswith('--') else action.dest
+
+
+def flag_of(action: argparse.Action) -> str:
+    """First long name of an option; what follows are names that other programs give it."""
+    names = action.option_strings
+    return next((name for name in names if name.startswith('--')), *names[:1] or [''])
 
 
 def describe_value(action: argparse.Action) -> dict[str, Any]:
     """Type of the value of an argument, and its range."""
     if action.nargs == 0:
         return {'type': 'Flag'}
-    if action.type in (int, float):
+    if action.type in (int, float) or action.dest == MEMORY:
         low, high = limits_of(action.dest)
         return {
             'type': 'Number',
-            'integer': action.type is int,
+            'integer': action.type is not float,
             'minimum': low,
             **({} if high == float('inf') else {'maximum': high}),
         }

@@ -346,7 +346,7 @@ def _add_resources(parser: Parser) -> None:
         '--mem',
         metavar='MIB',
         type=_mebibytes,
-        help='memory used at once, in MiB or as in 16G (default: 90 %% of all)',
+        help='memory used at once, in MiB or as in 16G (default: nine tenths of all)',
     )
     group.add_argument(
         '--use-plugin',
