@@ -138,7 +138,11 @@ class SpaceSpec:
 
 
 def get_template(
-    spec: str | SpaceSpec, *, cache_dir: Path, home: Path | None = None, allow_download: bool = False
+    spec: str | SpaceSpec,
+    *,
+    cache_dir: Path,
+    home: Path | None = None,
+    allow_download: bool = False,
 ) -> Template:
     """Find the template that an output space names.
 

@@ -342,7 +342,14 @@ def test_the_table_shows_every_light_limit_and_reason():
 
 @pytest.mark.parametrize(
     ('value', 'text'),
-    [(0, '0'), (0.12345, '0.123'), (-2.5, '−2.5'), (1e-5, '< 0.0001'), (0.00264, '0.0026'), (12345.6, '12\u202f346')],
+    [
+        (0, '0'),
+        (0.12345, '0.123'),
+        (-2.5, '−2.5'),
+        (1e-5, '< 0.0001'),
+        (0.00264, '0.0026'),
+        (12345.6, '12\u202f346'),
+    ],
 )
 def test_numbers_are_written_for_people(value, text):
     assert format_number(value) == text

@@ -247,7 +247,9 @@ def _add_registration(parser: Parser) -> None:
         type=Path,
         help='folder of networks made by deepreg_wf-train (default: those of the package)',
     )
-    _add_choice(group, '--direction', DIRECTIONS, 'which image is deformed; both transforms are written either way')
+    _add_choice(
+        group, '--direction', DIRECTIONS, 'which image is deformed; both transforms are written'
+    )
     group.add_argument(
         '--registration-resolution',
         metavar='MM',
@@ -360,7 +362,11 @@ def _add_resources(parser: Parser) -> None:
 def _add_workflow(parser: Parser) -> None:
     group = parser.add_argument_group('running')
     group.add_argument(
-        '-w', '--work-dir', metavar='DIR', type=Path, help='folder of intermediate files (default: work)'
+        '-w',
+        '--work-dir',
+        metavar='DIR',
+        type=Path,
+        help='folder of intermediate files (default: work)',
     )
     group.add_argument('--config-file', metavar='FILE', type=Path, help=_CONFIG_HELP)
     group.add_argument(
@@ -406,9 +412,7 @@ _FLAGS = {
 }
 
 
-def _add_choice(
-    group: Any, name: str, choices: tuple[str, ...], text: str, *aliases: str
-) -> None:
+def _add_choice(group: Any, name: str, choices: tuple[str, ...], text: str, *aliases: str) -> None:
     default = default_of(name.removeprefix('--').replace('-', '_'))
     group.add_argument(name, *aliases, choices=choices, help=f'{text} (default: {default})')
 

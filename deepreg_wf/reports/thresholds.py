@@ -107,8 +107,8 @@ CRITERIA = (
         unit='%',
         good=Interval(low=0, high=0),
         fair=Interval(high=1e-4),
-        reason='Where the Jacobian determinant is zero or negative, the map folds: it has no inverse '
-        'there. One voxel in ten thousand is about twenty in a brain at 2 mm.',
+        reason='Where the Jacobian determinant is zero or negative, the map folds: it has no '
+        'inverse there. One voxel in ten thousand is about twenty in a brain at 2 mm.',
     ),
     Criterion(
         key='jacobian_min',
@@ -123,7 +123,8 @@ CRITERIA = (
         label='Largest Jacobian determinant',
         good=Interval(high=10),
         fair=Interval(high=20),
-        reason='The strongest growth, with the same limit of ten. Enlarged ventricles may exceed it.',
+        reason='The strongest growth, with the same limit of ten, which enlarged ventricles may '
+        'exceed.',
     ),
     Criterion(
         key='inverse_error_median_mm',

@@ -159,7 +159,8 @@ class Transform:
             along = [(scale * axis + offset).astype(np.float32) for scale, axis, offset in lines]
             sampled = _separable_displacement(warp, along, np.float32)
         else:
-            sampled = _displacement(warp, _apply(matrix, lattice_points(axes)))
+            points = lattice_points([axis.astype(np.float64) for axis in axes])
+            sampled = _displacement(warp, _apply(matrix, points))
         turned = np.tensordot(grid.to_voxels[:3, :3] @ self.grid.affine[:3, :3], sampled, axes=1)
         return replace(self, warp=turned.astype(np.float32), grid=grid)
 
