@@ -51,6 +51,22 @@ DESCRIPTIONS = {
 }
 
 
+_COLUMNS = {
+    'Description': 'Labels of the desc entity, and what they mean.',
+    'desc_id': {'Description': 'Label of the desc entity in the names of files.'},
+    'description': {'Description': 'What files with this label are.'},
+}
+_README = """\
+# {name}
+
+Open `sub-*.html`, the report of each participant, in a browser. `group.html`, if it is there, has
+them all, worst first. `failed.tsv`, if it is there, names the images that failed, and why.
+
+`descriptions.tsv` says what the images are, and the JSON file beside each how it was made.
+`logs/CITATION.md` is the methods text for a paper.
+"""
+
+
 def write_dataset_files(
     output_dir: Path,
     bids_dir: Path,
@@ -60,9 +76,9 @@ def write_dataset_files(
 ) -> None:
     """Write the files that make a folder a BIDS derivative.
 
-    These are ``dataset_description.json``, ``.bidsignore`` and ``descriptions.tsv``. Links
-    and lines that another run or a person has added are kept, and jobs that share the folder may
-    write them at the same time.
+    These are ``dataset_description.json``, ``.bidsignore``, ``descriptions.tsv`` with its sidecar
+    and, where there is none, a ``README.md``. Links and lines that another run or a person has
+    added are kept, and jobs that share the folder may write them at the same time.
 
     Parameters
     ----------
@@ -90,6 +106,9 @@ def write_dataset_files(
         write_json(path, description)
         _add_lines(output_dir / '.bidsignore', IGNORED)
         _add_lines(output_dir / 'descriptions.tsv', ('desc_id\tdescription', *rows))
+        write_json(output_dir / 'descriptions.json', _COLUMNS)
+        if not any(output_dir.glob('README*')):
+            write_text(output_dir / 'README.md', _README.format(name=description['Name']))
 
 
 def describe_dataset(
@@ -124,6 +143,7 @@ def describe_dataset(
         'BIDSVersion': BIDS_VERSION,
         'DatasetType': 'derivative',
         'License': raw.get('License'),
+        'Authors': raw.get('Authors'),
         'GeneratedBy': [program],
         'SourceDatasets': [_source(raw, bids_dir)],
         'DatasetLinks': {'raw': _link(bids_dir, output_dir), 'templateflow': TEMPLATEFLOW_ROOT},
@@ -141,11 +161,13 @@ def write_citation(output_dir: Path, text: str) -> None:
         Folder of the derivatives.
     text : str
         What the workflow says of itself (``workflow.visit_desc()``), in Markdown with keys of
-        the bibliography.
+        the bibliography. A paragraph that repeats, as for each of several templates, is written
+        once, and each in one line.
     """
     logs = output_dir / 'logs'
+    paragraphs = dict.fromkeys(' '.join(part.split()) for part in text.split('\n\n'))
     with locked(output_dir / LOCK):
-        write_text(logs / 'CITATION.md', text.strip() + '\n')
+        write_text(logs / 'CITATION.md', '\n\n'.join(filter(None, paragraphs)) + '\n')
         with replacing(logs / 'CITATION.bib') as draft:
             shutil.copyfile(Path(__file__).parent / 'data' / 'boilerplate.bib', draft)
 

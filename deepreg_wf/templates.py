@@ -61,6 +61,13 @@ class Template:
     uri: str = ''
     others: tuple[Template, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What was asked for, as one writes it: ``SPACE:cohort-X:res-Y:res-Z``."""
+        labels = [f'cohort-{self.cohort}'] if self.cohort else []
+        labels += [f'res-{one.resolution}' for one in (self, *self.others) if one.resolution]
+        return ':'.join([self.space, *labels])
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceSpec:

@@ -24,7 +24,9 @@ STEM = 'sub-01/anat/sub-01'
 SPACE = 'space-MNI152NLin2009aSym'
 WHOLE_FOLDER = """\
 .bidsignore
+README.md
 dataset_description.json
+descriptions.json
 descriptions.tsv
 failed.tsv
 logs/CITATION.bib

@@ -400,6 +400,19 @@ def test_lines_of_others_stay_in_shared_files(tmp_path, bids_dir):
     assert (tmp_path / '.bidsignore').read_text().splitlines()[0] == 'mine'
 
 
+def test_a_readme_is_written_where_there_is_none(tmp_path, bids_dir):
+    write_dataset_files(tmp_path / 'new', bids_dir)
+    assert 'registration of Test' in (tmp_path / 'new' / 'README.md').read_text()
+    (tmp_path / 'README').write_text('mine')
+    write_dataset_files(tmp_path, bids_dir)
+    assert not (tmp_path / 'README.md').exists()
+
+
+def test_what_is_true_of_several_templates_is_said_once(tmp_path):
+    write_citation(tmp_path, 'Both.\n\nOnto A.\n\nBoth.\n\nOnto B.\n\n')
+    assert (tmp_path / 'logs/CITATION.md').read_text() == 'Both.\n\nOnto A.\n\nOnto B.\n'
+
+
 def test_citation_comes_with_its_references(tmp_path):
     write_citation(tmp_path, '\nText [@key].\n\n')
     assert (tmp_path / 'logs/CITATION.md').read_text() == 'Text [@key].\n'

@@ -552,10 +552,17 @@ def test_sessions_are_shown_side_by_side(inputs, output, tmp_path):
     for path, session in itertools.product(source.iterdir(), ('pre', 'post')):
         name = path.name.replace('sub-01', f'sub-02_ses-{session}')
         (target / name).write_bytes(path.read_bytes())
+    for session in ('pre', 'post'):
+        folder = tmp_path / 'sub-02' / f'ses-{session}' / 'anat'
+        folder.mkdir(parents=True)
+        name = f'sub-02_ses-{session}_space-{SPACE}_desc-registration_qc.json'
+        (folder / name).write_text(json.dumps(FIGURES))
     page = write_subject_report(tmp_path, '02', RUN)
+    # Each verdict leads to the table of its own session.
+    assert f'#quality-session-pre-space-{SPACE}' in check_links(page).followed
     loaded = [link for link in check_links(page).loaded if link.endswith('.svg')]
     assert len(loaded) == len(set(loaded)) == 12
-    titles = re.findall(r'<h3>(.*?)</h3>', page.read_text(encoding='utf-8'))
+    titles = re.findall(r'<h3[^>]*>(.*?)</h3>', page.read_text(encoding='utf-8'))
     assert sum('>pre<' in title for title in titles) == 6
 
 
@@ -591,6 +598,17 @@ def test_a_subject_that_failed_gets_a_page_that_says_why(tmp_path):
     assert '1 step failed' in text
     assert 'sub-03_T1w.nii.gz: it &lt;b&gt;ends&lt;/b&gt; early; copy it again.' in text
     check_links(page)
+
+
+def test_a_step_that_failed_is_called_what_the_run_called_it(tmp_path):
+    folder = tmp_path / 'sub-03' / 'log' / RUN
+    folder.mkdir(parents=True)
+    (folder / 'crash-1.txt').write_text('Node: a.b.validate\nTraceback (most recent call last):\n')
+    (tmp_path / 'failed.tsv').write_text(
+        'participant_id\tstep\tcrash_file\nsub-03\treading the T1w image\t/x/crash-1.txt\n'
+    )
+    page = write_subject_report(tmp_path, '03', RUN).read_text(encoding='utf-8')
+    assert '<strong>reading the T1w image</strong>' in page
 
 
 def test_a_subject_without_anything_gets_a_page(tmp_path):

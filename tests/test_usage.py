@@ -47,7 +47,7 @@ def make_dataset(root: Path) -> None:
     lesion[16:21, 30:35, 20:25] = 1
     drawn = nb.Nifti1Image(lesion, brain.affine)
     drawn.to_filename(root / 'sub-01/ses-post/anat/sub-01_ses-post_label-lesion_roi.nii.gz')
-    description = {'Name': 'tiny', 'BIDSVersion': '1.10.0'}
+    description = {'Name': 'tiny', 'BIDSVersion': '1.10.0', 'Authors': ['A. One', 'B. Two']}
     (root / 'dataset_description.json').write_text(json.dumps(description))
 
 
@@ -121,8 +121,7 @@ def test_the_validator_finds_nothing(folder: Path) -> None:
     words = [VALIDATOR, folder / 'out', '--format', 'json']
     environment = os.environ | {'NO_COLOR': '1'}
     call = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    issues = json.loads(call.stdout)['issues']['issues']
-    assert [issue for issue in issues if issue['severity'] == 'error'] == []
+    assert json.loads(call.stdout)['issues']['issues'] == []
 
 
 def test_the_group_has_its_page_and_both_templates(folder: Path) -> None:

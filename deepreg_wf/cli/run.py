@@ -24,7 +24,7 @@ from ..templates import (
 )
 from .claims import check_idle, claimed
 from .execute import configure, execute
-from .failures import Failure
+from .failures import Failure, update_table
 from .group import run_group
 from .inputs import MAY_NOT_BE_READ, Inputs, check_folders, find_inputs, make_writable
 from .leftovers import tidy
@@ -181,6 +181,8 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
             stop_on_first_crash=execution.stop_on_first_crash,
         )
         runs = dict.fromkeys(this.inputs.subjects, this.run_id)
+        # The pages read from it what the steps are called.
+        update_table(this.output_dir / 'failed.tsv', failures, this.participants)
         failures += write_reports(this.output_dir, runs, display, begun=this.begun)
     return conclude(
         [*_without_t1w(this), *_unreadable(this), *failures],
@@ -292,10 +294,7 @@ def _unreadable(this: Run) -> list[Failure]:
 
 def _announcement(this: Run) -> str:
     images, resources = len(this.inputs.images), this.resources
-    spaces = ', '.join(
-        template.space + (f':cohort-{template.cohort}' if template.cohort else '')
-        for template in this.templates
-    )
+    spaces = ', '.join(template.name for template in this.templates)
     text = (
         f'deepreg_wf {__version__}: registering {_counted(images, "image")} to {spaces} on '
         f'{resources.device} ({_counted(resources.nprocs, "processor")}, '

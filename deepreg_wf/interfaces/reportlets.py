@@ -12,6 +12,7 @@ from nipype.interfaces.base import (
     Str,
     TraitedSpec,
     isdefined,
+    traits,
 )
 
 
@@ -221,8 +222,9 @@ class _SummaryReportletInputSpec(BaseInterfaceInputSpec):
     t1w_file = File(exists=True, mandatory=True, desc='the raw image')
     in_mask = File(exists=True, mandatory=True, desc='its brain mask')
     skull_strip_method = Str(mandatory=True, desc='how the mask came about')
-    template = Str(mandatory=True, desc='name of the template space')
-    template_uri = Str(desc='where the template comes from')
+    templates = traits.Dict(
+        Str, Str, mandatory=True, desc='where each template comes from, by its name'
+    )
     lesion_mask = File(exists=True, desc='mask of a lesion, if there is one')
 
 
@@ -233,7 +235,7 @@ class SummaryReportlet(_Reportlet):
     --------
     >>> show = SummaryReportlet(t1w_file='T1w.nii.gz', in_mask='brain_mask.nii.gz')
     >>> show.inputs.skull_strip_method = 'deepbet'
-    >>> show.inputs.template = 'MNI152NLin2009aSym'
+    >>> show.inputs.templates = {'MNI152NLin2009aSym': 'https://www.templateflow.org'}
     >>> Path(show.run().outputs.out_report).name
     'report.html'
     """
@@ -244,12 +246,11 @@ class SummaryReportlet(_Reportlet):
     def _draw(self) -> str:
         from deepreg_wf.reports import summary
 
-        uri, lesion = self.inputs.template_uri, self.inputs.lesion_mask
+        lesion = self.inputs.lesion_mask
         return summary(
             Path(self.inputs.t1w_file),
             Path(self.inputs.in_mask),
-            template=self.inputs.template,
-            template_uri=uri if isdefined(uri) else '',
+            templates=self.inputs.templates,
             skull_strip_method=self.inputs.skull_strip_method,
             lesion_file=Path(lesion) if isdefined(lesion) else None,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepreg_wf.troubles import explain
@@ -24,33 +25,47 @@ class Crash:
         All that Python said.
     path : Path or None
         The crash file, if it could be written.
+    words : str
+        What the step is called.
     """
 
     node: str
     reason: str
     traceback: str
     path: Path | None = None
+    words: str = ''
 
     @property
     def step(self) -> str:
-        """Last part of the name of the node."""
-        return self.node.rsplit('.', 1)[-1]
+        """What the step is called; else the last part of the name of the node."""
+        return self.words or self.node.rsplit('.', 1)[-1]
 
 
-def read_crashes(folder: Path) -> list[Crash]:
+def read_crashes(folder: Path, table: Path | None = None) -> list[Crash]:
     """Read the crash files of a run.
 
     Parameters
     ----------
     folder : Path
         May be missing, if nothing failed.
+    table : Path, optional
+        ``failed.tsv``, which says what the steps are called; it may be missing, too.
 
     Returns
     -------
     list of Crash
         In the order in which they happened.
     """
-    return [_read(path) for path in sorted(folder.glob('crash-*.txt'))]
+    words = _read_words(table) if table is not None and table.is_file() else {}
+    paths = sorted(folder.glob('crash-*.txt'))
+    return [replace(_read(path), words=words.get(path.name, '')) for path in paths]
+
+
+def _read_words(table: Path) -> dict[str, str]:
+    """Words for the step of each crash file, by its name."""
+    with table.open(encoding='utf-8', newline='') as file:
+        rows = csv.DictReader(file, delimiter='\t')
+        return {Path(row['crash_file'] or '').name: row['step'] for row in rows}
 
 
 def crash_of(node: str, traceback: str, path: Path | None = None) -> Crash:

@@ -94,8 +94,11 @@ def scores_figure(scores: Sequence[tuple[str, Sequence[float]]], shares: Sequenc
     for name, places in scores:
         x, y = centre + places[0] * unit, middle - (places[1] if len(places) > 1 else 0) * unit
         body.append(_circle(x, y, '#0b62a4', name))
-    across = 'place along mode 1 (standard deviations); mode 2 upwards'
+    across, upwards = (f'mode {number}, in standard deviations' for number in (1, 2))
     body.append(svg.text(centre, height - 24, across, size=15, colour=_INK, anchor='middle'))
+    label = svg.text(0, 0, upwards, size=15, colour=_INK, anchor='middle')
+    left = centre - side / 2 - 52
+    body.append(f'<g transform="translate({left:g} {middle:g}) rotate(-90)">{label}</g>')
     body += _bars(shares, 720, middle + side / 2, side)
     title = 'Images along the first two modes, and the share of the variance of each mode'
     return svg.document(width, height, title, body)

@@ -151,7 +151,9 @@ def alignment_figure(
     return _document(mosaic, title, body, _FLICKER)
 
 
-def log_jacobian_figure(reference: Reference, log_jacobian: Volume) -> str:
+def log_jacobian_figure(
+    reference: Reference, log_jacobian: Volume, *, whose: str = 'subject'
+) -> str:
     """Show where the subject is larger or smaller than the template.
 
     Parameters
@@ -160,6 +162,8 @@ def log_jacobian_figure(reference: Reference, log_jacobian: Volume) -> str:
         The template.
     log_jacobian : Volume
         Natural logarithm of the Jacobian determinant; not finite where the map folds.
+    whose : str
+        What is larger or smaller, for the legend.
 
     Returns
     -------
@@ -184,7 +188,7 @@ def log_jacobian_figure(reference: Reference, log_jacobian: Volume) -> str:
     body = [
         svg.raster(picture, _PAD, _HEADER),
         *_draw_outlines(mosaic, [_dark(outline) for outline in reference.outlines[:1]]),
-        *_statement('log |Dφ|', 'larger volume in the subject is red, smaller is blue'),
+        *_statement('log |Dφ|', f'red: larger in the {whose}; blue: smaller'),
         *([] if not folded.any() else _swatch('folded', YELLOW, 640)),
         *_colour_bar(mosaic, 'RdBu_r', ticks),
     ]
@@ -241,7 +245,7 @@ def _outlines_of_maps(grey: Volume, white: Volume) -> tuple[Outline, ...]:
 def _outlines(white: tuple[Volume, float], brain: tuple[Volume, float]) -> tuple[Outline, ...]:
     return (
         Outline(*white, 'white matter of the template', VERMILION),
-        Outline(*brain, 'outer edge of its grey matter', SKY),
+        Outline(*brain, 'grey matter of the template, outer edge', SKY),
     )
 
 

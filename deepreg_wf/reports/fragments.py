@@ -47,8 +47,7 @@ def summary(
     t1w_file: Path,
     mask_file: Path,
     *,
-    template: str,
-    template_uri: str,
+    templates: Mapping[str, str],
     skull_strip_method: str,
     lesion_file: Path | None = None,
 ) -> str:
@@ -60,10 +59,8 @@ def summary(
         The raw image; only its header is read.
     mask_file : Path
         Its brain mask.
-    template : str
-        Name of the space.
-    template_uri : str
-        Where the template comes from.
+    templates : mapping of str to str
+        Where each template comes from, by its name.
     skull_strip_method : str
         How the mask came about, as ``SkullStrip`` tells.
     lesion_file : Path, optional
@@ -80,7 +77,7 @@ def summary(
         ('Grid', *_describe_grid(t1w_file)),
         ('Brain mask', method, note),
         ('Volume in the mask', _volume(mask_file), ''),
-        ('Template', template, template_uri),
+        *(('Template', name, uri) for name, uri in templates.items()),
     ]
     if lesion_file is not None:
         note = f'{lesion_file.name}; excluded from the deformable registration'
@@ -113,8 +110,25 @@ def quality_table(figures: Mapping[str, float | None]) -> str:
     return render('quality.html', rows=rows, overall=overall(figures))
 
 
-def header(subject: str, date: str, verdicts: Sequence[tuple[str, Grade]], failures: int) -> str:
-    """Head the page with the verdict on each registration and the number of failed steps."""
+def header(
+    subject: str, date: str, verdicts: Sequence[tuple[str, str, Grade]], failures: int
+) -> str:
+    """Head the page with verdicts and the number of failed steps.
+
+    Parameters
+    ----------
+    subject, date : str
+        Label of the subject, and the day of the run.
+    verdicts : sequence of (str, str, Grade)
+        Name of each registration, the place of its table on the page, and its light.
+    failures : int
+        Number of steps that failed.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     return render('header.html', subject=subject, date=date, verdicts=verdicts, failures=failures)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,7 @@ def _averages(output_dir: Path, atlas: Atlas) -> _Section:
             figure = _draw_mode(reference, Volume.load(ends[0]), Volume.load(ends[1]))
             title = f'Mode {number}, {100 * share:.0f} % of the variance'
             parts.append(_picture(output_dir, atlas, f'mode{number}', figure, title, _MODE))
-    lead = f'From {atlas.members} images. All are in the folder "group" as NIfTI images.'
+    lead = f'Computed from {atlas.members} images; stored as NIfTI images in the folder "group".'
     return _Section(f'Average in {atlas.space}', parts, lead)
 
 
@@ -193,7 +194,7 @@ _FIGURES: dict[str, tuple[Callable[[Reference, Volume], str], str, str]] = {
         'the mean is sharp, the images agree. Press and hold the mouse button to pause.',
     ),
     'meanlogjacobian': (
-        log_jacobian_figure,
+        partial(log_jacobian_figure, whose='group'),
         'Mean change of volume',
         'Where the group is larger or smaller than the template, without the affine.',
     ),

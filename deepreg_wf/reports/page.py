@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepreg_wf.derivatives import parse_entities
 from deepreg_wf.drafts import replacing
 
 from . import fragments
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _DATA = Path(__file__).parents[1] / 'data'
 _QC = '_desc-registration_qc.json'
+_ORDERING = ('session', 'acquisition', 'ceagent', 'reconstruction', 'run', 'space', 'cohort')
+"""Entities in the titles of the page, as in ``data/report.yml``."""
 
 
 def write_subject_report(
@@ -52,7 +55,7 @@ def write_subject_report(
     folder = output_dir / f'sub-{subject}'
     folder.mkdir(parents=True, exist_ok=True)
     settings = _read_settings(folder / 'log' / run_id / 'deepreg_wf.toml')
-    crashes = read_crashes(folder / 'log' / run_id)
+    crashes = read_crashes(folder / 'log' / run_id, output_dir / 'failed.tsv')
     report = _collect_figures(output_dir, subject, run_id)
     report.title = f'sub-{subject}: registration report'
     date = str(settings.get('run', {}).get('started', ''))[:10]
@@ -115,14 +118,22 @@ def _methods(citation: Path) -> str:
     return fragments.methods(markdown, render_methods(markdown, bibliography))
 
 
-def _verdicts(folder: Path) -> list[tuple[str, Grade]]:
+def _verdicts(folder: Path) -> list[tuple[str, str, Grade]]:
     """Overall light of each registration of the subject, by session and space."""
+    paths = sorted(folder.glob(f'**/anat/*{_QC}'))
     verdicts = []
-    for path in sorted(folder.glob(f'**/anat/*{_QC}')):
+    for path in paths:
         _, *labels = path.name.removesuffix(_QC).split('_')
         name = ' · '.join(label.removeprefix('space-') for label in labels)
-        verdicts.append((name, overall(json.loads(path.read_text(encoding='utf-8')))))
+        place = _place(path) if len(paths) > 1 else 'quality'
+        verdicts.append((name, place, overall(json.loads(path.read_text(encoding='utf-8')))))
     return verdicts
+
+
+def _place(path: Path) -> str:
+    """Anchor of the table of a registration, which the page makes of the title by NiReports."""
+    entities = parse_entities(path)
+    return '-'.join(['quality', *(f'{k}-{entities[k]}' for k in _ORDERING if k in entities)])
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -20,13 +20,19 @@ _STRIPPING = {
     'auto': """\
 Images that already showed nothing but a brain, as judged from their background and from the volume,
 the shape and the outer layers of the rest, were kept as they were. In all others the brain was
-extracted with {citation}. """,
-    'force': 'The brain was extracted with {citation}. ',
-    'skip': 'All voxels above the background were taken as brain. ',
+extracted with {citation}.
+
+""",
+    'force': 'The brain was extracted with {citation}.\n\n',
+    'skip': 'All voxels above the background were taken as brain.\n\n',
 }
-_PRECOMPUTED_MASK = 'A brain mask computed beforehand by other software was used. '
+_PRECOMPUTED_MASK = """\
+Brain masks that other software had computed beforehand were used where available.
+
+"""
 _PRECOMPUTED_T1W = """\
-A T1-weighted image corrected beforehand for intensity non-uniformity by other software was used.
+T1-weighted images that other software had corrected for intensity non-uniformity beforehand were used
+where available.
 
 """
 _BIAS = """\

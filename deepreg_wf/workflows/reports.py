@@ -169,8 +169,7 @@ def _reportlets(
     images = {f'template_{kind}': str(path) for kind, path in files.items() if path is not None}
     summary = SummaryReportlet(
         t1w_file=str(t1w_file),
-        template=', '.join(known.space for known in native),
-        template_uri=', '.join(known.uri for known in native),
+        templates={known.name: known.uri for known in native},
     )
     return {
         'summary': summary,
