@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import nibabel as nb
 import numpy as np
 import pytest
@@ -163,6 +164,9 @@ def test_a_real_image_reaches_each_template(
     points = np.random.default_rng(0).uniform([-50, -70, -20], [50, 40, 50], (200, 3))
     there = points @ moved[:3, :3].T + moved[:3, 3]
     for forward, back in zip(outputs.anat2std_xfm, outputs.std2anat_xfm, strict=True):
+        with h5py.File(forward) as file:
+            fixed = file['TransformGroup/2/TransformFixedParameters'][:]
+        assert fixed[6:].tolist() == [1, 1, 1, -1, 0, 0, 0, -1, 0, 0, 0, 1]  # as for fMRIPrep
         # A voxel of the registration grid is 4 mm, and the search was a quick one.
         assert np.abs(load_transform(forward).map_points(points) - there).max() < 2
         assert np.abs(load_transform(back).map_points(there) - points).max() < 2
