@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -181,11 +182,13 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
             stop_on_first_crash=execution.stop_on_first_crash,
         )
         runs = dict.fromkeys(this.inputs.subjects, this.run_id)
-        # The pages read from it what the steps are called.
-        update_table(this.output_dir / 'failed.tsv', failures, this.participants)
+        failures = [*_without_t1w(this), *_unreadable(this), *failures]
+        # The pages read from it what the steps are called; a full disk is told of at the end.
+        with suppress(OSError):
+            update_table(this.output_dir / 'failed.tsv', failures, this.participants)
         failures += write_reports(this.output_dir, runs, display, begun=this.begun)
     return conclude(
-        [*_without_t1w(this), *_unreadable(this), *failures],
+        failures,
         elsewhere=elsewhere,
         participants=this.participants,
         output_dir=this.output_dir,
