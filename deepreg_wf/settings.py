@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,6 @@ from .errors import InputError
 
 ANALYSIS_LEVELS = ('participant', 'group')
 SKULL_STRIP_MODES = ('auto', 'force', 'skip')
-SKULL_STRIP_METHODS = ('auto', 'deepbet', 'hdbet', 'synthstrip', 'template')
 AFFINE_METHODS = ('auto', 'classical', 'icstn')
 MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
 DIRECTIONS = ('template-to-subject', 'subject-to-template')
@@ -26,7 +25,25 @@ _FACTS = 'run'
 T = TypeVar('T')
 
 
-def _choice(default: str, *choices: str) -> Any:
+class _StrippingMethods(Collection[str]):
+    """'auto' and what the table of methods has, which is read only when somebody wants to know."""
+
+    def __contains__(self, name: object) -> bool:
+        return name == 'auto' or name in set(self)
+
+    def __iter__(self) -> Iterator[str]:
+        from .brain import METHODS
+
+        return iter(('auto', *METHODS))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+SKULL_STRIP_METHODS = _StrippingMethods()
+
+
+def _choice(default: str, choices: Collection[str]) -> Any:
     return field(default=default, metadata={'choices': choices})
 
 
@@ -58,7 +75,7 @@ class Selection:
     """
 
     bids_dir: Path
-    analysis_level: str = _choice('participant', *ANALYSIS_LEVELS)
+    analysis_level: str = _choice('participant', ANALYSIS_LEVELS)
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
@@ -84,8 +101,8 @@ class Anatomical:
 
     """
 
-    skull_strip: str = _choice('auto', *SKULL_STRIP_MODES)
-    skull_strip_method: str = _choice('auto', *SKULL_STRIP_METHODS)
+    skull_strip: str = _choice('auto', SKULL_STRIP_MODES)
+    skull_strip_method: str = _choice('auto', SKULL_STRIP_METHODS)
     skull_strip_model: Path | None = None
 
 
@@ -116,13 +133,13 @@ class Registration:
 
     """
 
-    affine_method: str = _choice('auto', *AFFINE_METHODS)
+    affine_method: str = _choice('auto', AFFINE_METHODS)
     affine_polish: bool = True
-    momentum: str = _choice('predict+correct', *MOMENTUM_METHODS)
+    momentum: str = _choice('predict+correct', MOMENTUM_METHODS)
     refine: int = _number(5, low=0, high=1000)
     uncertainty: int = _number(0, low=0, high=1000)
     weights: Path | None = None
-    direction: str = _choice('template-to-subject', *DIRECTIONS)
+    direction: str = _choice('template-to-subject', DIRECTIONS)
     registration_resolution: float = _number(2.0, low=0.5, high=8.0)
 
     def __post_init__(self) -> None:
@@ -155,7 +172,7 @@ class Output:
     output_spaces: tuple[str, ...] = (DEFAULT_SPACE,)
     template: Path | None = None
     allow_download: bool = False
-    level: str = _choice('full', *LEVELS)
+    level: str = _choice('full', LEVELS)
     reports_only: bool = False
     boilerplate_only: bool = False
 

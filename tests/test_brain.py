@@ -24,11 +24,13 @@ from deepreg_wf.brain import (
     read_mask,
     volume_ml,
 )
-from deepreg_wf.brain.mask import bounding_box, fill_holes
+from deepreg_wf.brain.mask import bounding_box, check_view, fill_holes
+from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
 from deepreg_wf.templates import BUNDLED, get_template
+from deepreg_wf.workflows import init_anat_preproc_wf
 
 
 def arrays(image):
@@ -211,6 +213,10 @@ def test_one_entry_adds_a_method(head, own_method):
     assert found.method == own_method
     assert 'dark layer under a bright one' in found.remark
     assert not found.mask[data == 60].any()
+    settings = parse_settings(['bids', 'out', 'participant', '--skull-strip-method', own_method])
+    assert settings.anatomical.skull_strip_method == own_method
+    workflow = init_anat_preproc_wf(anatomical=settings.anatomical)
+    assert METHODS[own_method].citation in workflow.visit_desc()
 
 
 def test_stripping_is_forced_or_skipped_on_demand(head, own_method):
@@ -228,6 +234,17 @@ def test_a_mask_that_is_no_brain_is_doubted_for_its_volume(head, own_method, siz
     found = extract_brain(data, small, method=own_method)
     assert re.search(r'mask has \d+ mL, outside the 600 to 2200 mL', found.doubt)
     assert found.mask.any()
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2])
+def test_a_brain_that_the_field_of_view_cuts_through_is_doubted(brain, axis):
+    data, grid = brain
+    grid = VoxelGrid(grid.shape, grid.affine @ np.diag([1.25, 1.25, 1.25, 1]))
+    mask = np.moveaxis(data > 0, axis, 0)
+    end = np.flatnonzero(mask.any(axis=(1, 2)))[-1] + 1
+    check_view(np.moveaxis(mask[:end], 0, axis), grid)
+    with pytest.raises(InputError, match=r'cuts through the brain, on 1\d\d cm'):
+        check_view(np.moveaxis(mask[: end - 10], 0, axis), grid)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from ..spatial import VoxelGrid
 MARGIN_MM = 12.0
 """Room around the brain, for the smoothing of the coarse levels and the surface of another one."""
 
-ROBUST_MAXIMUM = 99.0
-"""Percentile of the brain's intensities that becomes 1: vessels and noise lie above it."""
+ROBUST_MINIMUM, ROBUST_MAXIMUM = 0.1, 99.0
+"""Percentiles of the brain's intensities that become 0, if negative, and 1: noise lies beyond."""
 
 SURROUNDINGS_MM = 10.0
 """Standard deviation of the Gaussian within which intensities are compared with their like.
@@ -58,6 +58,7 @@ class Brain:
         Parameters
         ----------
         data : ndarray, shape (X, Y, Z)
+            If the brain has negative intensities, all are raised.
         mask : ndarray of bool, shape (X, Y, Z)
             Not empty.
         grid : VoxelGrid
@@ -66,7 +67,9 @@ class Brain:
             Of the grid of the brain, in mm.
         """
         target = upright_grid(mask, grid, spacing, MARGIN_MM)
-        brain, inside = resample_brain(data, mask, grid, target)
+        # Standardised intensities are negative, too.
+        ground = min(0.0, float(np.percentile(data[mask], ROBUST_MINIMUM)))
+        brain, inside = resample_brain(data - np.float32(ground), mask, grid, target)
         top = max(float(np.percentile(brain[inside], ROBUST_MAXIMUM)), 1e-6)
         return cls(data=np.clip(brain / top, 0, 1), mask=inside, grid=target)
 

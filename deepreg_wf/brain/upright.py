@@ -34,12 +34,23 @@ def upright_grid(mask: Mask, grid: VoxelGrid, spacing: float, margin: float) -> 
     -------
     VoxelGrid
     """
-    points = grid.to_mm(np.argwhere(mask ^ ndimage.binary_erosion(mask)))
+    points = grid.to_mm(_ends(mask))
     first = np.floor((points.min(axis=0) - margin) / spacing)
     last = np.ceil((points.max(axis=0) + margin) / spacing)
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = first * spacing
     return VoxelGrid((last - first + 1).astype(int).tolist(), affine)
+
+
+def _ends(mask: Mask) -> NDArray[np.intp]:
+    """First and last voxel of a mask on each line along the first axis, shape (n, 3).
+
+    The voxels that reach furthest, in whatever direction, are among them.
+    """
+    lines = np.argwhere(mask.any(axis=0))
+    first, last = mask.argmax(axis=0), len(mask) - 1 - mask[::-1].argmax(axis=0)
+    ends = [np.column_stack([end[tuple(lines.T)], lines]) for end in (first, last)]
+    return np.concatenate(ends)
 
 
 def low_pass(data: NDArray[np.floating], grid: VoxelGrid, spacing: float) -> NDArray[np.floating]:

@@ -190,11 +190,12 @@ def _add_anatomical(parser: Parser) -> None:
         'auto: strip unless the image shows a brain only; force: strip every image; skip: none',
         '--skull-strip-t1w',
     )
-    _add_choice(
-        group,
+    group.add_argument(
         '--skull-strip-method',
-        SKULL_STRIP_METHODS,
-        'program that strips; auto: try one after the other until a mask is plausible',
+        metavar='METHOD',
+        choices=SKULL_STRIP_METHODS,
+        help='program that strips, one of %(choices)s; auto: try one after the other until a mask '
+        'is plausible (default: auto)',
     )
     group.add_argument(
         '--skull-strip-model',
