@@ -111,6 +111,38 @@ def test_only_the_command_line_knows_argparse() -> None:
     assert knowing == {'cli'}
 
 
+WRITERS = {'write_text', 'write_bytes', 'to_filename', 'savefig', 'copyfile', 'copy2', 'tofile'}
+SAVERS = {'nb', 'np', 'torch'}
+UNFINISHED = ('interfaces', '_itk.py')
+"""Where files lie in folders that nobody reads before the whole step has ended."""
+
+
+def written_in_place(path: Path) -> Iterator[str]:
+    """Calls that write a file other than a draft."""
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        function, words = (
+            node.func,
+            {arg.value for arg in node.args if isinstance(arg, ast.Constant)},
+        )
+        saves = function.attr == 'save' and ast.unparse(function.value) in SAVERS
+        opens = function.attr in ('open', 'File') and words & {'w', 'wb', 'x', 'xb'}
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        if (saves or opens or function.attr in WRITERS) and 'draft' not in names:
+            yield f'{path.name}:{node.lineno}: {ast.unparse(node)}'
+
+
+def test_nothing_is_written_under_its_final_name() -> None:
+    written = [
+        call
+        for path in sources()
+        if path.relative_to(PACKAGE).parts[0] not in UNFINISHED
+        for call in written_in_place(path)
+    ]
+    assert written == []
+
+
 def test_importing_the_package_is_quick_and_brings_nothing_heavy() -> None:
     code = (
         'import sys, time; start = time.perf_counter(); import deepreg_wf; '
