@@ -219,7 +219,7 @@ class Execution:
     sloppy
         Low quality, for tests.
     deterministic
-        The same bits from run to run: one thread a step, on the CPU.
+        The same bits from run to run: one thread a step, on the CPU, whatever else is asked for.
     verbose
         0: steps; 1: what the libraries say; 2: all of it.
 
@@ -322,13 +322,14 @@ class Settings:
         """Read what `to_toml` wrote; `source` is the name of the file, for messages."""
         return cls.from_options(read_options(text, source=source))
 
-    def to_toml(self, **run: str) -> str:
+    def to_toml(self, **run: Any) -> str:
         """Write all settings as TOML; what is None is left out.
 
         Parameters
         ----------
         **run
-            Facts about the run, such as its command line; they are passed over when read back.
+            Facts about the run, such as its command line or the software by name; they are passed
+            over when read back.
 
         Returns
         -------

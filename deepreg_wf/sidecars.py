@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,7 +191,11 @@ def _on_output_grid(
 
 
 def on_registration_grid(
-    source: Path, template: Template, resolution: float, direction: str
+    source: Path,
+    template: Template,
+    resolution: float,
+    direction: str,
+    networks: Mapping[str, str],
 ) -> tuple[Derivative, Derivative, Derivative]:
     """Describe the maps of the geodesic, and its figures of merit.
 
@@ -205,6 +209,8 @@ def on_registration_grid(
         Of the registration grid, in mm.
     direction
         Which image the momentum moves onto which.
+    networks
+        Checksums of the networks that the momentum comes from, by what they do.
 
     Returns
     -------
@@ -225,6 +231,7 @@ def on_registration_grid(
             'Units': 'mm',
             'VectorComponents': 'Along the three axes of the voxel grid, in this order.',
             'Direction': direction,
+            **({'NetworksSHA256': dict(networks)} if networks else {}),
             'Sources': _preproc_and_mask(source),
             **_map_metadata(template, resolution),
         },

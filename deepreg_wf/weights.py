@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ class Weights:
     prediction: Path | None = None
     correction: Path | None = None
     probabilistic: Path | None = None
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each network that is used, as its file has it and loading verifies it."""
+        files = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: checksum_of(path) for name, path in files if path is not None}
 
 
 def find_weights(
@@ -90,18 +95,30 @@ def describe_weights(path: Path) -> dict[str, Any]:
     InputError
         If it is no such file.
     """
+    return dict(json.loads(_metadata(path)['spec']))
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256 of a network, as its file has it and loading verifies it."""
+    return _metadata(path)['sha256']
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What is said of a network before its tensors, with the keys 'spec' and 'sha256'."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise InputError(f'{path}: no such network; train one, or choose another --momentum.')
     try:
         with safe_open(path, framework='np') as file:
-            return dict(json.loads((file.metadata() or {})['spec']))
+            metadata = dict(file.metadata() or {})
+        json.loads(metadata['spec']), metadata['sha256']
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
             f'{path}: not weights of deepreg_wf; give the folder that deepreg_wf-train made, or '
             'convert those of the original Quicksilver by deepreg_wf-convert-weights.'
         ) from error
+    return metadata
 
 
 def _check(path: Path, resolution: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -14,9 +15,16 @@ import nibabel as nb
 import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+from safetensors import safe_open
 from scipy import ndimage
 
 from deepreg_wf.spatial import load_image, load_transform, resample
+from deepreg_wf.weights import SHIPPED
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 pytestmark = pytest.mark.slow
 
@@ -86,10 +94,16 @@ def run(make_brain, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess
     whole = (bids / 'sub-01/anat/sub-01_T1w.nii.gz').read_bytes()
     (bids / 'sub-02/anat/sub-02_T1w.nii.gz').write_bytes(whole[: len(whole) // 2])
     options = ['-w', folder / 'work', '--registration-resolution', 4, '--nprocs', 1]
-    options += ['--refine', 2, '--uncertainty', 2]
-    words = [sys.executable, '-m', 'deepreg_wf', bids, folder / 'out', 'participant', *options]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    done = call(bids, folder / 'out', *options, *EXACT)
     return folder / 'out', done
+
+
+EXACT = ('--refine', 2, '--uncertainty', 2, '--deterministic')
+
+
+def call(bids: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, '-m', 'deepreg_wf', bids, out, 'participant', *options]
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True)
 
 
 def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
@@ -137,6 +151,37 @@ def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
     assert qc['nonpositive_jacobian_fraction'] == 0
     # What the affine has brought together already, networks and refinement leave so.
     assert qc['correlation_final'] >= qc['correlation_affine'] > 0.9
+
+
+def test_deterministic_means_the_same_bytes_whatever_the_processors(run) -> None:
+    """In a work folder where a run that is not deterministic has been, moreover."""
+    out, _ = run
+    other, work = out.parent / 'other', out.parent / 'work'
+    options = ['-w', work, '--registration-resolution', 4, '--participant-label', '01']
+    options += ['--nprocs', 2, '--omp-nthreads', 2, '--batch-size', 1]
+    (work / 'deepreg_wf_deterministic').rename(work / 'deepreg_wf')
+    done = call(out.parent / 'bids', other, *options, *EXACT)
+    assert done.returncode == 0, done.stderr
+    assert 'kept from an earlier run' not in done.stdout
+    files = [path for path in (out / 'sub-01' / 'anat').iterdir() if path.suffix != '.json']
+    assert len(files) == 9
+    for path in files:
+        assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
+
+
+def test_what_it_was_made_with_lies_beside_the_results(run) -> None:
+    out, _ = run
+    (record,) = (out / 'sub-01' / 'log').glob('*/deepreg_wf.toml')
+    facts = tomllib.loads(record.read_text())['run']
+    assert facts['software']['numpy'] == np.__version__
+    assert facts['software']['python'] == platform.python_version()
+    assert (facts['device'], facts['threads']) == ('cpu', 1)
+    assert facts['hardware']['cpus'] == os.cpu_count()
+    sidecar = json.loads((out / f'{STEM}_{SPACE}_desc-momentum_T1w.json').read_text())
+    for name in ('prediction', 'correction', 'probabilistic'):
+        with safe_open(SHIPPED / f'{name}.safetensors', framework='np') as file:
+            checksum = file.metadata()['sha256']
+        assert facts['networks_sha256'][name] == sidecar['NetworksSHA256'][name] == checksum
 
 
 @pytest.fixture(scope='module')

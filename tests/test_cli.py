@@ -265,8 +265,9 @@ def test_waiting_threads_leave_the_processor_unless_the_user_says_otherwise(monk
 
 
 def test_deterministic_means_one_thread_on_the_cpu():
-    resources = resources_of(nprocs=16, omp_nthreads=4, deterministic=True)
+    resources = resources_of(nprocs=16, omp_nthreads=4, batch_size=3, deterministic=True)
     assert (resources.device, resources.omp_nthreads) == ('cpu', 1)
+    assert resources == resources_of(nprocs=16, deterministic=True)
 
 
 def test_a_device_that_is_asked_for_is_there():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..settings import Execution
+from ..settings import Execution, default_of
 
 MOST_THREADS = 8
 
@@ -35,8 +35,12 @@ class Resources:
         Processors in use at once.
     omp_nthreads
         Threads of one step.
+    batch_size
+        Patches that go through a network at once, at most.
     n_gpu_procs
         Steps that use the GPU at once.
+    is_deterministic
+        Whether libraries are to give the same bits from run to run.
     mem_mb
         Memory of the steps together, in MiB; None leaves it to Nipype.
     plugin_name, plugin_args
@@ -49,7 +53,9 @@ class Resources:
     device: str
     nprocs: int
     omp_nthreads: int
+    batch_size: int = default_of('batch_size')
     n_gpu_procs: int = 1
+    is_deterministic: bool = False
     mem_mb: int | None = None
     plugin_name: str = 'MultiProc'
     plugin_args: Mapping[str, Any] = field(default_factory=dict)
@@ -57,9 +63,11 @@ class Resources:
     resource_monitor: bool = False
 
     def environment(self) -> dict[str, str]:
-        """Variables that hold libraries to the threads of one step."""
+        """Variables that hold libraries to the threads of one step, and to the same bits."""
         names = ('OMP', 'MKL', 'OPENBLAS', 'NUMEXPR')
-        return {f'{name}_NUM_THREADS': str(self.omp_nthreads) for name in names}
+        threads = {f'{name}_NUM_THREADS': str(self.omp_nthreads) for name in names}
+        # Or the bits of MKL depend on where in memory its input happens to lie.
+        return threads | ({'MKL_CBWR': 'AUTO'} if self.is_deterministic else {})
 
     def plugin(self, monitor: Callable[[Any, str], None]) -> tuple[Any, dict[str, Any]]:
         """Choose how Nipype runs the graph.
@@ -134,6 +142,8 @@ def plan_resources(execution: Execution, *, images: int) -> Resources:
         device='cpu' if execution.deterministic else resolve_device(execution.device),
         nprocs=nprocs,
         omp_nthreads=1 if execution.deterministic else threads,
+        batch_size=default_of('batch_size') if execution.deterministic else execution.batch_size,
+        is_deterministic=execution.deterministic,
         n_gpu_procs=execution.n_gpu_procs,
         mem_mb=execution.mem_mb,
         plugin_name=plugin.get('plugin', 'MultiProc'),

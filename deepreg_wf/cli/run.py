@@ -14,7 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 from .. import __version__
-from ..derivatives import write_text
 from ..settings import Settings
 from ..templates import (
     SpaceSpec,
@@ -32,10 +31,12 @@ from .leftovers import tidy
 from .logs import Streams, libraries_to
 from .pages import last_run, write_reports
 from .progress import Glossary, PlainDisplay, open_display
+from .records import write_records
 from .resources import Resources, plan_resources, share_processors
 from .summary import ALL_DONE, conclude, tell
 
 NAME = 'deepreg_wf'
+DETERMINISTIC = f'{NAME}_deterministic'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,12 @@ class Run:
     def output_dir(self) -> Path:
         """Folder of the derivatives."""
         return self.settings.output.output_dir
+
+    @property
+    def base_dir(self) -> Path:
+        """Folder of the workflow: a deterministic run goes on from others of its kind alone."""
+        work_dir = self.settings.execution.work_dir
+        return work_dir / DETERMINISTIC if self.resources.is_deterministic else work_dir
 
     @property
     def begun(self) -> float:
@@ -166,8 +173,8 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
     from ..workflows.base import image_names
 
     images = image_names(this.inputs.images)
-    tidy(this.output_dir, execution.work_dir / NAME, this.inputs.subjects, images)
-    _write_records(this)
+    tidy(this.output_dir, this.base_dir / NAME, this.inputs.subjects, images)
+    write_records(this)
     glossary = Glossary.of(workflow, images)
     with open_display(streams, glossary, plain=execution.verbose > 0) as display:
         display.say(_announcement(this))
@@ -242,27 +249,18 @@ def _build(this: Run) -> Any:
         registration=settings.registration,
         device=this.resources.device,
         omp_nthreads=this.resources.omp_nthreads,
-        batch_size=settings.execution.batch_size,
+        batch_size=this.resources.batch_size,
         random_seed=settings.execution.random_seed,
         sloppy=settings.execution.sloppy,
         run_id=this.run_id,
         name=NAME,
     )
-    workflow.base_dir = str(settings.execution.work_dir)
+    workflow.base_dir = str(this.base_dir)
     write_dataset_files(
         this.output_dir, settings.selection.bids_dir, derivatives=this.inputs.derivatives
     )
     write_citation(this.output_dir, workflow.visit_desc())
     return workflow
-
-
-def _write_records(this: Run) -> None:
-    """Write down what was asked, for the reports and to be repeated."""
-    record = this.settings.to_toml(
-        started=this.started.isoformat(timespec='seconds'), command_line=this.command_line
-    )
-    for participant in this.inputs.subjects:
-        write_text(this.log_dir(participant) / f'{NAME}.toml', record)
 
 
 def _without_t1w(this: Run) -> list[Failure]:
@@ -320,5 +318,5 @@ def _draw(workflow: Any) -> str:
 
 def _clean(work_dir: Path) -> None:
     """Remove what runs have left, and nothing else that lies in that folder."""
-    for name in (NAME, f'{NAME}_templates', f'{NAME}_logs'):
+    for name in (NAME, DETERMINISTIC, f'{NAME}_templates', f'{NAME}_logs'):
         shutil.rmtree(work_dir / name, ignore_errors=True)

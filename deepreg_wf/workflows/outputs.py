@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ def init_outputs_wf(
     level: str = 'full',
     sources: Sequence[str] = (),
     lesion: Path | None = None,
+    networks: Mapping[str, str] | None = None,
     name: str = 'outputs_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that stores the derivatives of one T1-weighted image.
@@ -79,6 +80,8 @@ def init_outputs_wf(
         BIDS URIs of what other programs have made of the image, if it was taken from there.
     lesion : Path, optional
         Mask of a lesion, in the raw dataset.
+    networks : mapping of str to str, optional
+        Checksums of the networks that the momentum comes from, by what they do.
     name : str
         Name of the workflow.
 
@@ -117,7 +120,9 @@ uncertainty
         *(sidecars.native(t1w_file, bids_dir, sources) if native else ()),
         *sidecars.transforms(t1w_file, template, drawn),
         *sidecars.on_output_grids(t1w_file, template),
-        *sidecars.on_registration_grid(t1w_file, template, registration_resolution, direction),
+        *sidecars.on_registration_grid(
+            t1w_file, template, registration_resolution, direction, networks or {}
+        ),
     ]
     if uncertainty:
         derivatives.append(sidecars.uncertainty(t1w_file, template, registration_resolution))

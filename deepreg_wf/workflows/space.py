@@ -145,11 +145,12 @@ def init_space_wf(
     workflow = LiterateWorkflow(name=name)
     fields = dict.fromkeys(['t1w', 't1w_brain', *NATIVE, *FOUND, *TEMPLATE])
     inputnode = pe.Node(niu.IdentityInterface(fields=[*fields]), name='inputnode')
+    weights = _find_weights(registration)
     registration_wf = init_registration_wf(
         momentum=registration.momentum,
         refine=registration.refine,
         uncertainty=registration.uncertainty,
-        weights=_find_weights(registration),
+        weights=weights,
         direction=registration.direction,
         affine_method=registration.affine_method,
         affine_polish=registration.affine_polish,
@@ -171,6 +172,7 @@ def init_space_wf(
         level=level,
         sources=sources,
         lesion=lesion,
+        networks=weights.checksums(),
     )
     # What is stored has its field where fMRIPrep expects it; all else reads the coarser one.
     spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.25)

@@ -1,0 +1,49 @@
+"""What a run writes down of itself, for the reports and to be repeated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..derivatives import write_text
+from ..provenance import hardware, software
+from ..settings import Registration
+from ..weights import SHIPPED, checksum_of, find_weights
+
+if TYPE_CHECKING:
+    from .run import Run
+
+RECORD = 'deepreg_wf.toml'
+
+
+def write_records(run: Run) -> None:
+    """Write what was asked, and what it is done with, to the log of each participant.
+
+    Parameters
+    ----------
+    run
+        What is about to begin.
+
+    """
+    record = run.settings.to_toml(
+        started=run.started.isoformat(timespec='seconds'),
+        command_line=run.command_line,
+        device=run.resources.device,
+        threads=run.resources.omp_nthreads,
+        software=software(),
+        hardware=hardware(run.resources.device),
+        networks_sha256=_networks(run.settings.registration),
+    )
+    for participant in run.inputs.subjects:
+        write_text(run.log_dir(participant) / RECORD, record)
+
+
+def _networks(registration: Registration) -> dict[str, str]:
+    """Checksums of the networks that are used, by what they do."""
+    affine = {'affine': checksum_of(SHIPPED / 'affine.safetensors')}
+    weights = find_weights(
+        momentum=registration.momentum,
+        uncertainty=registration.uncertainty,
+        resolution=registration.registration_resolution,
+        folder=registration.weights,
+    )
+    return (affine if registration.affine_method != 'classical' else {}) | weights.checksums()
