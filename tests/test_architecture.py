@@ -156,7 +156,10 @@ def test_importing_the_package_is_quick_and_brings_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     'module',
-    [f'deepreg_wf.cli.{name}' for name in ('main', 'demo', 'evaluate', 'train', 'convert')],
+    [
+        f'deepreg_wf.cli.{name}'
+        for name in ('main', 'batch', 'demo', 'evaluate', 'train', 'convert')
+    ],
 )
 def test_importing_a_command_brings_nothing_heavy(module: str) -> None:
     """So that --help, --version and a wrong call are answered at once."""

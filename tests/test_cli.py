@@ -25,6 +25,7 @@ from deepreg_wf.cli.main import main
 from deepreg_wf.cli.parser import build_parser, parse_settings
 from deepreg_wf.cli.progress import Glossary, Monitor, PlainDisplay, RichDisplay, in_words
 from deepreg_wf.cli.resources import (
+    SUBMITS_WITH,
     Resources,
     plan_resources,
     resolve_device,
@@ -311,20 +312,91 @@ def test_no_more_steps_use_the_gpu_than_it_has_slots(tmp_path, slots):
     assert at_once == slots
 
 
-@pytest.mark.parametrize(
-    ('content', 'name'),
-    [
-        ('plugin: SLURM\nplugin_args: {sbatch_args: "-p all"}\n', 'SLURM'),
-        ('plugin: Linear\n', 'Linear'),
-    ],
-)
-def test_a_plugin_file_chooses_the_plugin(tmp_path, content, name):
+SAMPLES = sorted((Path(__file__).resolve().parents[1] / 'docs' / 'plugins').glob('*.yml'))
+
+
+@pytest.fixture
+def login_node(tmp_path, monkeypatch):
+    """Folder of the commands of schedulers: all are there, and their queues are empty."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for command in {*SUBMITS_WITH.values(), 'qstat'}:
+        (folder / command).write_text('#!/bin/sh\necho "<job_info><queue_info/></job_info>"\n')
+        (folder / command).chmod(0o755)
+    monkeypatch.setenv('PATH', f'{folder}{os.pathsep}{os.environ["PATH"]}')
+    return folder
+
+
+@pytest.mark.parametrize('sample', SAMPLES, ids=lambda sample: sample.stem)
+def test_nipype_takes_each_plugin_file_of_the_documentation(login_node, sample):
+    from nipype.pipeline import plugins
+
+    resources = resources_of(use_plugin=sample)
+    plugin, arguments = resources.plugin(print)
+    name = resources.plugin_name
+    assert name.lower() == sample.stem
+    assert arguments['status_callback'] is print
+    nipypes = getattr(plugins, f'{name}Plugin')
+    if isinstance(plugin, str):
+        plugin = nipypes(plugin_args=arguments)
+    assert isinstance(plugin, nipypes)
+    if resources.on_cluster:
+        assert plugin.max_jobs == 100
+        (words,) = (name for name in arguments if name.endswith('_args'))
+        assert getattr(plugin, f'_{words}') == arguments[words]
+    else:
+        assert (plugin.processors, plugin.memory_gb) == (8, 24)
+
+
+def test_there_is_a_plugin_file_for_each_scheduler():
+    assert {'slurm', 'sge', 'pbs', 'lsf', 'condor', 'multiproc'} == {s.stem for s in SAMPLES}
+
+
+def test_one_process_does_all_if_a_plugin_file_says_so(tmp_path):
     file = tmp_path / 'plugin.yml'
-    file.write_text(content)
-    plugin, arguments = resources_of(use_plugin=file).plugin(print)
-    assert plugin == name
-    assert arguments.keys() >= {'status_callback'}
-    assert (arguments.get('sbatch_args') == '-p all') == (name == 'SLURM')
+    file.write_text('plugin: Linear\n')
+    assert resources_of(use_plugin=file).plugin(print) == ('Linear', {'status_callback': print})
+
+
+def test_a_scheduler_that_is_not_here_is_told(login_node, monkeypatch):
+    (login_node / 'sbatch').unlink()
+    monkeypatch.setenv('PATH', str(login_node))
+    (slurm,) = (sample for sample in SAMPLES if sample.stem == 'slurm')
+    with pytest.raises(InputError, match=r'^SLURM: there is no sbatch on this machine; [^\n]+\.$'):
+        resources_of(use_plugin=slurm).plugin(print)
+
+
+def test_the_machine_that_submits_needs_no_gpu(tmp_path):
+    file = tmp_path / 'plugin.yml'
+    file.write_text('plugin: SLURM\n')
+    assert resources_of(use_plugin=file, device='cuda').device == 'cuda'
+    assert resources_of(use_plugin=file).device == 'cpu'
+
+
+def test_a_job_asks_for_what_its_step_needs_and_the_plugin_file_has_the_last_word(
+    tmp_path, monkeypatch
+):
+    from nipype.interfaces import utility as niu
+    from nipype.pipeline import engine as pe
+
+    from deepreg_wf.cli.cluster import prepare_jobs
+    from deepreg_wf.interfaces import GeodesicShooting, StopOnDoubt
+
+    monkeypatch.delenv('LOGNAME', raising=False)
+    shoot = pe.Node(GeodesicShooting(use_gpu=True), name='shoot', n_procs=3, mem_gb=1.5)
+    check = pe.Node(StopOnDoubt(), name='check')
+    rename = pe.Node(niu.IdentityInterface(['x']), name='rename')
+    workflow = pe.Workflow(name='some', base_dir=str(tmp_path))
+    workflow.add_nodes([shoot, check, rename])
+    prepare_jobs(workflow, 'SLURM', {'sbatch_args': '--mem=9G'})
+    words = '--cpus-per-task=3 --mem=1536M --gres=gpu:1 --mem=9G'
+    assert shoot.plugin_args == {'sbatch_args': words, 'overwrite': True}
+    alone = {node.name: node.run_without_submitting for node in (shoot, check, rename)}
+    assert alone == {'shoot': False, 'check': True, 'rename': True}
+    assert os.environ['LOGNAME']
+    workflow.base_dir = str(tmp_path / 'with a blank')
+    with pytest.raises(InputError, match='has a blank in its path'):
+        prepare_jobs(workflow, 'SLURM', {})
 
 
 def test_a_plugin_file_may_set_up_the_workers(tmp_path):

@@ -26,13 +26,13 @@ def test_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 def test_options_exist(page: Path) -> None:
-    from deepreg_wf.cli import convert, evaluate, parser, train
+    from deepreg_wf.cli import batch, convert, evaluate, parser, train
 
-    foreign = {'--rm', '--user', '--build-arg', '--index-url', '--help'}
+    foreign = {'--rm', '--user', '--build-arg', '--index-url', '--help', '--partition'}
     named = set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page.read_text('utf-8')))
     known = {
         option
-        for command in (parser, evaluate, train, convert)
+        for command in (parser, batch, evaluate, train, convert)
         for option in command.build_parser()._option_string_actions
     }
     assert named - foreign <= known

@@ -33,13 +33,16 @@ def configure(resources: Resources, execution: Execution, *, crash_dir: Path) ->
     from nipype import config, logging
 
     level = 'DEBUG' if execution.verbose > 1 else 'INFO'
+    polling = {'poll_sleep_duration': '0.1'}
+    if resources.on_cluster:
+        from .cluster import POLLING as polling
     config.update_config(
         {
             'execution': {
                 'crashdump_dir': str(crash_dir),
                 'crashfile_format': 'txt',
                 'create_report': 'false',
-                'poll_sleep_duration': '0.1',
+                **polling,
                 'stop_on_first_crash': str(execution.stop_on_first_crash).lower(),
             },
             'logging': {'workflow_level': level, 'utils_level': level, 'interface_level': level},
@@ -85,6 +88,10 @@ def execute(
         If a person, or the scheduler of a cluster, ends the run.
 
     """
+    if resources.on_cluster:
+        from .cluster import prepare_jobs
+
+        prepare_jobs(workflow, resources.plugin_name, resources.plugin_args)
     monitor = Monitor(display, glossary)
     problem = None
     with _inside(Path(workflow.base_dir) / workflow.name), _interruptible(monitor) as callback:

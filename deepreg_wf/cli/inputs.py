@@ -151,6 +151,38 @@ def find_inputs(selection: Selection) -> Inputs:
     )
 
 
+def participants_with_image(selection: Selection) -> tuple[list[str], list[str]]:
+    """Look which participants have an image, without a look at the images or their names.
+
+    Parameters
+    ----------
+    selection
+        Of the call.
+
+    Returns
+    -------
+    tuple of list of str
+        Labels of those that have one or were asked for by name, and of the others.
+
+    Raises
+    ------
+    InputError
+        If a participant is unknown, or none has an image.
+
+    """
+    labels = _participants(selection)
+
+    def is_wanted(label: str) -> bool:
+        folder = selection.bids_dir / f'sub-{label}'
+        images = (folder.glob(f'{inner}anat/*_T1w.nii*') for inner in ('', 'ses-*/'))
+        return label in selection.participant_label or any(map(any, images))
+
+    wanted = [label for label in labels if is_wanted(label)]
+    if not wanted:
+        raise InputError(_no_images(selection, labels))
+    return wanted, [label for label in labels if label not in wanted]
+
+
 def _check_dataset(selection: Selection) -> None:
     root = selection.bids_dir
     if not root.is_dir():

@@ -22,6 +22,16 @@ GNU's own default is some hundred times that. Where processors are shared with o
 makes a geodesic take fifteen times as long, and this twice; where they are not, both are as fast.
 """
 
+SUBMITS_WITH = {
+    'SLURM': 'sbatch',
+    'SGE': 'qsub',
+    'PBS': 'qsub',
+    'OAR': 'oarsub',
+    'LSF': 'bsub',
+    'Condor': 'condor_qsub',
+}
+"""Nipype's plugins that submit each step as a job and wait for it, and the command they call."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -62,6 +72,11 @@ class Resources:
     verbose: int = 0
     resource_monitor: bool = False
 
+    @property
+    def on_cluster(self) -> bool:
+        """Whether steps are jobs of a scheduler, on other machines than this one."""
+        return self.plugin_name in SUBMITS_WITH
+
     def environment(self) -> dict[str, str]:
         """Variables that hold libraries to the threads of one step, and to the same bits."""
         names = ('OMP', 'MKL', 'OPENBLAS', 'NUMEXPR')
@@ -86,12 +101,16 @@ class Resources:
         Raises
         ------
         InputError
-            If there is no such plugin, or one that does not wait for its jobs.
+            If there is no such plugin, or it cannot be used here.
 
         """
         if self.plugin_name not in ('MultiProc', 'Linear'):
-            _check_plugin(self.plugin_name)
-            return self.plugin_name, {**self.plugin_args, 'status_callback': monitor}
+            from .cluster import SlurmPlugin, check_plugin
+
+            check_plugin(self.plugin_name)
+            arguments = {**self.plugin_args, 'status_callback': monitor}
+            is_slurm = self.plugin_name == 'SLURM'
+            return SlurmPlugin(arguments) if is_slurm else self.plugin_name, arguments
         if self.plugin_name == 'Linear':
             return 'Linear', {'status_callback': monitor}
         from .pool import WorkerPool
@@ -138,15 +157,16 @@ def plan_resources(execution: Execution, *, images: int) -> Resources:
     nprocs = execution.nprocs or available_processors()
     threads = execution.omp_nthreads or max(1, min(MOST_THREADS, nprocs // max(1, images)))
     plugin = _read_plugin(execution.use_plugin) if execution.use_plugin else {}
+    name = plugin.get('plugin', 'MultiProc')
     return Resources(
-        device='cpu' if execution.deterministic else resolve_device(execution.device),
+        device='cpu' if execution.deterministic else _device(execution.device, name),
         nprocs=nprocs,
         omp_nthreads=1 if execution.deterministic else threads,
         batch_size=default_of('batch_size') if execution.deterministic else execution.batch_size,
         is_deterministic=execution.deterministic,
         n_gpu_procs=execution.n_gpu_procs,
         mem_mb=execution.mem_mb,
-        plugin_name=plugin.get('plugin', 'MultiProc'),
+        plugin_name=name,
         plugin_args=plugin.get('plugin_args', {}),
         verbose=execution.verbose,
         resource_monitor=execution.resource_monitor,
@@ -192,6 +212,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def _device(device: str, plugin: str) -> str:
+    """Device of the steps; on the other machines of a cluster a GPU is there if asked for."""
+    if plugin in SUBMITS_WITH:
+        return 'cpu' if device == 'auto' else device
+    return resolve_device(device)
+
+
 def _count_gpus() -> int:
     """Ask torch, which takes seconds to import, only where there is a driver."""
     try:
@@ -219,17 +246,3 @@ def _read_plugin(path: Path) -> dict[str, Any]:
             'and no others; mend it.'
         )
     return content
-
-
-def _check_plugin(name: str) -> None:
-    from nipype.pipeline import plugins
-    from nipype.pipeline.plugins.base import GraphPluginBase
-
-    plugin = getattr(plugins, f'{name}Plugin', None)
-    if plugin is None:
-        raise InputError(f'{name}: Nipype has no such plugin; mend the plugin file.')
-    if issubclass(plugin, GraphPluginBase):
-        raise InputError(
-            f'{name}: this plugin does not wait for its jobs, so that nobody would tell what '
-            f'failed; use {name.removesuffix("Graph")} instead.'
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from .progress import Glossary, PlainDisplay, open_display
 from .records import write_records
 from .resources import Resources, plan_resources, share_processors
 from .summary import ALL_DONE, conclude, tell
+from .usage import Meter, write_usage
 
 NAME = 'deepreg_wf'
 DETERMINISTIC = f'{NAME}_deterministic'
@@ -176,7 +178,8 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
     tidy(this.output_dir, this.base_dir / NAME, this.inputs.subjects, images)
     write_records(this)
     glossary = Glossary.of(workflow, images)
-    with open_display(streams, glossary, plain=execution.verbose > 0) as display:
+    display = open_display(streams, glossary, plain=execution.verbose > 0)
+    with Meter() as meter, display:
         display.say(_announcement(this))
         if execution.write_graph:
             display.say(f'Graph: {_draw(workflow)}')
@@ -194,7 +197,7 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
         with suppress(OSError):
             update_table(this.output_dir / 'failed.tsv', failures, this.participants)
         failures += write_reports(this.output_dir, runs, display, begun=this.begun)
-    return conclude(
+    status = conclude(
         failures,
         elsewhere=elsewhere,
         participants=this.participants,
@@ -202,6 +205,8 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
         seconds=time.time() - this.begun,
         streams=streams,
     )
+    _write_usages(this, meter)
+    return status
 
 
 def _write_boilerplate(this: Run, streams: Streams) -> int:
@@ -261,6 +266,20 @@ def _build(this: Run) -> Any:
     )
     write_citation(this.output_dir, workflow.visit_desc())
     return workflow
+
+
+def _write_usages(this: Run, meter: Meter) -> None:
+    """Write down what was used; last of all, for it says that the run came to its end."""
+    for participant in this.inputs.subjects:
+        write_usage(
+            this.log_dir(participant),
+            meter,
+            Participants=len(this.inputs.subjects),
+            Processors=this.resources.nprocs,
+            Device=this.resources.device,
+            Plugin=this.resources.plugin_name,
+            Host=platform.node(),
+        )
 
 
 def _without_t1w(this: Run) -> list[Failure]:
