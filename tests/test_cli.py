@@ -671,6 +671,42 @@ def test_the_text_on_the_methods_needs_no_computing(dataset, tmp_path):
     assert (work_dir / 'mine.txt').exists(), 'only what runs have left is removed'
 
 
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        ('', 'onto the template *lab* '),
+        ('--output-spaces MNI152NLin2009aSym', 'onto the template *MNI152NLin2009aSym* '),
+        ('--output-spaces Toy:cohort-4:res-1:res-2', 'onto the template *Toy* '),
+        ('--skull-strip force', '\nThe brain was extracted with *deepbet*'),
+        ('--skull-strip skip', 'All voxels above the background'),
+        ('--skull-strip-method template', 'extracted with the mask of the MNI152 brain'),
+        ('--affine-method icstn', 'started from the orientation estimated by a spatial'),
+        ('--momentum optimise', 'The momentum was optimised by L-BFGS'),
+        ('--momentum predict --refine 0', 'network [Quicksilver, @quicksilver2017]. The inverse'),
+        ('--refine 20', 'refined by 20 iterations'),
+        ('--uncertainty 7', 'from 7 momenta drawn'),
+        ('--direction subject-to-template', 'the subject was carried onto the template'),
+    ],
+)
+def test_the_methods_are_those_that_were_asked_for(
+    dataset, tmp_path, monkeypatch, make_brain, words, said
+):
+    """Each of these options changes what is done, and so what is written about it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path / 'templateflow'))
+    toy = tmp_path / 'templateflow' / 'tpl-Toy' / 'cohort-4'
+    toy.mkdir(parents=True)
+    places = [tmp_path / 'tpl-lab_T1w.nii.gz']
+    places += [toy / f'tpl-Toy_cohort-4_res-{size}_desc-brain_T1w.nii.gz' for size in (1, 2)]
+    for place in places:
+        nb.save(make_brain(), place)
+    options = [*words.split(), '--boilerplate-only', '--participant-label', '01']
+    if '--output-spaces' not in options:
+        options += ['--template', 'tpl-lab_T1w.nii.gz']
+    assert run(parse_settings([str(dataset), 'out', 'participant', *options])) == 0
+    assert said in Path('out/logs/CITATION.md').read_text()
+
+
 def test_reports_are_of_runs(dataset, tmp_path):
     out, label = tmp_path / 'out', ['--participant-label', '01']
     options = ['-w', tmp_path / 'work', '--reports-only']

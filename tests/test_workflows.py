@@ -269,6 +269,14 @@ def test_momenta_go_from_step_to_step(build, registration, steps):
     assert bool(of_class(workflow, 'ConvergenceReportlet')) == matched
 
 
+def test_the_seed_is_that_of_the_momenta_that_are_drawn(build):
+    nodes = leaves(build(registration=Registration(uncertainty=2), random_seed=7))
+    seeds = {name: getattr(node.inputs, 'seed', Undefined) for name, node in nodes.items()}
+    drawn = {name.rpartition('.')[2] for name, seed in seeds.items() if isdefined(seed)}
+    assert drawn == {'sample'}
+    assert {seed for seed in seeds.values() if isdefined(seed)} == {7}
+
+
 def test_other_weights_are_taken_from_their_folder(build, tmp_path):
     for name in ('prediction', 'correction'):
         (tmp_path / f'{name}.safetensors').symlink_to(SHIPPED / f'{name}.safetensors')

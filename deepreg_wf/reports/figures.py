@@ -222,8 +222,8 @@ def magnitude_figure(
     colours = _colours(share, 'inferno')
     grey = _grey(mosaic.draw(reference.t1w) * brain, brain)
     picture = _blend(grey, colours, brain * (0.35 + 0.6 * share))
-    ticks = [(i / 4, f'{top * i / 4:.2g}', '') for i in range(5)]
-    ticks[-1] = (1, f'{top:.2g} {unit}', '')
+    ticks = [(i / 4, f'{top * i / 4:.3g}', '') for i in range(5)]
+    ticks[-1] = (1, f'{top:.3g} {unit}', '')
     body = [
         svg.raster(picture, _PAD, _HEADER),
         *_statement(symbol, meaning),
@@ -283,12 +283,16 @@ def _dark(outline: Outline) -> Outline:
     return Outline(outline.volume, outline.level, outline.label, '#333333')
 
 
+_ROUND = (1, 1.2, 1.6, 2, 2.4, 3, 4, 6, 8, 10)
+"""Ends of a scale, but for a power of ten, whose quarters are short numbers."""
+
+
 def _round_up(value: float) -> float:
-    """Smallest number with two digits that is not below."""
+    """Smallest end of a scale that is not below."""
     if not value > 0:
         return 1.0
-    unit = 10.0 ** (np.floor(np.log10(value)) - 1)
-    return float(np.ceil(value / unit) * unit)
+    unit = 10.0 ** np.floor(np.log10(value))
+    return float(unit * next(end for end in _ROUND if end * unit >= value * (1 - 1e-9)))
 
 
 def _draw_outlines(mosaic: Mosaic, outlines: Sequence[Outline]) -> list[str]:
