@@ -96,7 +96,7 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
     item: dict[str, Any] = {
         'id': name,
         'name': name.replace('_', ' '),
-        'description': action.help,
+        'description': argparse.HelpFormatter('')._expand_help(action),
         'value-key': f'[{name.upper()}]',
         'optional': bool(action.option_strings),
         **describe_value(action),
