@@ -26,17 +26,24 @@ def locked(path: Path) -> Iterator[None]:
     Parameters
     ----------
     path : Path
-        The lock, a file that is made where there is none and stays. Over NFS it holds between
+        The lock, a file that is there as long as somebody has it. Over NFS it holds between
         machines, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _UNKNOWN:
-                raise
-        yield  # closing the file lets go
+    while True:
+        with path.open('a') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _UNKNOWN:
+                    raise
+            if not _is_at(file.fileno(), path):
+                continue  # whoever had it before has removed it
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 class Claims:
@@ -47,12 +54,13 @@ class Claims:
     Parameters
     ----------
     path : Path
-        The file; made where there is none, it stays empty.
+        The file; it is empty, and there as long as somebody has a claim.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._path = path
+        self._file = self._open()
 
     def __enter__(self) -> Claims:
         """Use it for the length of a block."""
@@ -64,20 +72,27 @@ class Claims:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let go of everything."""
+        """Let go of everything; the last one removes the file."""
+        if self.take_all() and _is_at(self._file, self._path):
+            self._path.unlink(missing_ok=True)
         os.close(self._file)
 
     def take(self, name: str) -> bool:
         """Claim something; False if another process has it."""
-        return self._lock(1, 1 + int.from_bytes(sha256(name.encode()).digest()[:7], 'big'))
+        byte = 1 + int.from_bytes(sha256(name.encode()).digest()[:7], 'big')
+        while True:
+            is_taken = self._lock(1, byte)
+            if _is_at(self._file, self._path):
+                return is_taken
+            os.close(self._file)  # the last of the others has removed it, so that we have nothing
+            self._file = self._open()
 
     def take_all(self) -> bool:
         """Claim whatever there is; False if another process has any of it."""
         return self._lock(0, 0)
 
-    def release_all(self) -> None:
-        """Let go of everything."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def _lock(self, length: int, start: int) -> bool:
         try:
@@ -87,3 +102,11 @@ class Claims:
                 raise
             return error.errno in _UNKNOWN
         return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -39,6 +39,22 @@ for _ in range(100):
         write_text(folder / 'number', str(number + 1))
 """
 
+CLAIM = """
+import sys, time
+from pathlib import Path
+from deepreg_wf.derivatives import write_text
+from deepreg_wf.locks import Claims
+folder, done = Path(sys.argv[1]), 0
+while done < 50:
+    with Claims(folder / 'claims') as claims:
+        if claims.take('number'):
+            path = folder / 'number'
+            number = int(path.read_text()) if path.exists() else 0
+            write_text(path, str(number + 1))
+            done += 1
+    time.sleep(0.001)
+"""
+
 SAY = """
 import sys
 from pathlib import Path
@@ -82,6 +98,7 @@ def test_what_is_read_and_written_under_a_lock_is_never_lost(tmp_path):
     others = [start(COUNT, tmp_path) for _ in range(4)]
     assert [other.wait() for other in others] == [0] * 4
     assert (tmp_path / 'number').read_text() == '400'
+    assert [path.name for path in tmp_path.iterdir()] == ['number']
 
 
 def test_threads_take_turns_too(tmp_path):
@@ -120,6 +137,15 @@ def test_a_claim_is_of_one_process_until_it_ends_however_it_does(tmp_path, hold)
         other.wait()
         assert claims.take('01')
         assert claims.take_all()
+    assert not (tmp_path / 'claims').exists()
+
+
+def test_claims_hold_while_the_file_comes_and_goes(tmp_path):
+    """Processes that claim the same thing again and again, and never two of them at once."""
+    others = [start(CLAIM, tmp_path) for _ in range(4)]
+    assert [other.wait() for other in others] == [0] * 4
+    assert (tmp_path / 'number').read_text() == '200'
+    assert [path.name for path in tmp_path.iterdir()] == ['number']
 
 
 @pytest.mark.parametrize('place', [f'out/{IN_OUTPUT}', f'work/{IN_WORK}'])
