@@ -249,6 +249,21 @@ def test_an_image_on_another_grid_is_left_out(
     assert 'another grid' in capsys.readouterr().err
 
 
+def test_what_is_of_the_minimal_level_has_a_table_and_no_averages(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in output.glob(f'sub-*/anat/*_space-{SPACE}_desc-*'):
+        if not path.name.endswith(('_qc.json', '_desc-momentum_T1w.nii.gz')):
+            path.unlink()
+    assert group(output) == 0
+    said = capsys.readouterr()
+    assert said.err == ''
+    assert 'no images in template space' in said.out
+    assert len(read_table(output)) == 4
+    assert (output / 'group.html').is_file()
+    assert not (output / 'group').exists()
+
+
 def test_spaces_are_kept_apart(output: Path, directions: torch.Tensor) -> None:
     make_member(output, 'sub-02', directions[0], space='Other_cohort-2')
     assert group(output) == 0

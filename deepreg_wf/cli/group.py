@@ -63,13 +63,12 @@ def run_group(settings: Settings) -> int:
     table = write_table(output_dir, members)
     atlases = []
     for space, of_space in spaces.items():
-        display.say(f'{space}: averaging {len(of_space)} images')
-        atlases.append(build_atlas(output_dir, space, of_space, complain))
+        atlases.append(build_atlas(output_dir, space, of_space, complain, display.say))
     for path, reason in found.unreadable.items():
         print(f'{path}: {reason}; run this image again.', file=sys.stderr)
     lacking = left_out | _lacking(output_dir, found)
     page = write_group_report(output_dir, ranked(members), atlases, lacking)
-    display.say(f'{len(members)} registrations in {in_words(time.time() - began)}')
+    display.say(f'{len(members)} registrations summarised in {in_words(time.time() - began)}')
     print(f'Table: {table}\nReport: {page}')
     return SOME_FAILED if left_out or found.unreadable else ALL_DONE
 

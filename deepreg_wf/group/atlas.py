@@ -66,6 +66,8 @@ class Atlas:
     scores: dict[str, list[float]] = field(default_factory=dict)
 
 
+_T1W = 'desc-preproc_T1w.nii.gz'
+
 DESCRIPTIONS = {
     'mean': 'Mean of the T1-weighted images in the space of the template, each divided by the '
     'median of its brain.',
@@ -82,8 +84,16 @@ DESCRIPTIONS = {
 """What each image is; {} stands for the number of a mode."""
 
 
+def _say_nothing(line: str) -> None:
+    """Keep a step to oneself."""
+
+
 def build_atlas(
-    output_dir: Path, space: str, members: Sequence[Member], complain: Complain
+    output_dir: Path,
+    space: str,
+    members: Sequence[Member],
+    complain: Complain,
+    tell: Callable[[str], None] = _say_nothing,
 ) -> Atlas:
     """Read all members of a space, one at a time, and write what they say together.
 
@@ -96,12 +106,19 @@ def build_atlas(
         All of that space.
     complain : callable
         Called for a member whose files are missing or do not fit; it is left out.
+    tell : callable
+        Called with each step that takes a while.
 
     Returns
     -------
     Atlas
+        Without images where no member has one in template space, as at ``--level minimal``.
     """
     atlas = Atlas(space=space)
+    if not any(member.on_output_grid(_T1W) for member in members):
+        tell(f'{space}: no images in template space (--level minimal), so no averages')
+        return atlas
+    tell(f'{space}: averaging {len(members)} images')
     writer = _Writer(output_dir, atlas)
     means = _Means()
     kept = [member for member in members if _try(means.add, member, complain)]
@@ -110,7 +127,7 @@ def build_atlas(
         means.write(writer)
     geodesics = _Geodesics.of(kept, complain)
     if geodesics is not None:
-        geodesics.write(writer, means)
+        geodesics.write(writer, means, tell)
     return atlas
 
 
@@ -159,7 +176,7 @@ class _Means:
 
     def add(self, member: Member) -> None:
         """Take a member in, with all of its images or none."""
-        image = _needed(member, member.on_output_grid('desc-preproc_T1w.nii.gz'), 'T1w image')
+        image = _needed(member, member.on_output_grid(_T1W), 'T1w image')
         mask = _needed(member, member.on_output_grid('desc-brain_mask.nii.gz'), 'brain mask')
         jacobian = _needed(member, member.map('logjacobian'), 'log-Jacobian')
         read = {
@@ -218,9 +235,10 @@ class _Geodesics:
         check_same(grid, self.grid, path)
         return torch.from_numpy(momentum)
 
-    def write(self, writer: _Writer, means: _Means) -> None:
+    def write(self, writer: _Writer, means: _Means, tell: Callable[[str], None]) -> None:
         """Write the mean momentum, the average brain, the modes and the scores."""
         mean, modes = self.momenta.mean, self.momenta.modes()
+        tell(f'{writer.atlas.space}: average brain, and {len(modes[:SHOWN])} modes')
         writer.vector('meanmomentum', mean.numpy(), self.grid)
         writer.image('average', *self._carry(means, mean))
         for number, mode in enumerate(modes[:SHOWN], start=1):
