@@ -161,7 +161,7 @@ def _join(workflow: LiterateWorkflow, select_template: pe.Node, registration_wf:
         niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode', joinsource='inputnode'
     )
     # On the grid that fMRIPrep expects where it reads the field by itself.
-    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.25)
+    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.0)
     workflow.connect(
         [
             (select_template, each, [('name', 'template'), ('spec', 'template_spec')]),

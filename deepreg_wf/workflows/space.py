@@ -175,7 +175,7 @@ def init_space_wf(
         networks=weights.checksums(),
     )
     # What is stored has its field where fMRIPrep expects it; all else reads the coarser one.
-    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.25)
+    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.0)
     matched = is_matched(registration.momentum, registration.refine)
     reportlets_wf = init_reportlets_wf(
         output_dir=output_dir,
