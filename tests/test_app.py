@@ -37,8 +37,6 @@ dataset_description.json
 descriptions.json
 descriptions.tsv
 failed.tsv
-logs/.claims
-logs/.lock
 logs/CITATION.bib
 logs/CITATION.md
 sub-01.html
@@ -121,14 +119,14 @@ def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
 
 
 def test_the_folder_holds_what_was_agreed_and_nothing_else(run) -> None:
-    """Run and crash have names of their own each time; no draft is left behind."""
+    """Run and crash have names of their own each time; no draft and no lock is left behind."""
     files = [path for path in run[0].rglob('*') if path.is_file()]
     names = [path.relative_to(run[0]).as_posix() for path in files]
     plain = [re.sub(r'/log/[^/]+/', '/log/RUN/', name) for name in names]
     assert sorted(re.sub(r'/crash-[^/]+', '/crash.txt', name) for name in plain) == (
         WHOLE_FOLDER.split()
     )
-    assert all(path.stat().st_size for path in files if path.parent.name != 'logs')
+    assert all(path.stat().st_size for path in files)
 
 
 def test_the_transform_makes_the_image_that_was_written(run) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deepreg_wf.cli.claims import IN_OUTPUT, IN_WORK, check_idle, claimed
+from deepreg_wf.cli.claims import IN_OUTPUT, IN_WORK, check_idle, claimed, group_claimed
 from deepreg_wf.cli.inputs import Inputs
 from deepreg_wf.drafts import remove_leftovers, replacing
 from deepreg_wf.errors import InputError
@@ -157,6 +157,14 @@ def test_a_participant_in_the_hands_of_another_run_is_left_to_it(tmp_path, hold,
         assert [failure.participant for failure in elsewhere] == ['01']
         assert str(tmp_path / place.split('/')[0]) in elsewhere[0].sentence
     with pytest.raises(InputError, match='another run'), claimed(inputs_of('01'), *folders):
+        pass
+
+
+def test_one_run_at_a_time_sums_a_folder_up(tmp_path, hold):
+    with group_claimed(tmp_path):
+        pass
+    hold(tmp_path / IN_OUTPUT, 'group level')
+    with pytest.raises(InputError, match='is summing this folder up'), group_claimed(tmp_path):
         pass
 
 

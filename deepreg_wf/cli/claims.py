@@ -14,6 +14,7 @@ from .inputs import Inputs
 
 IN_OUTPUT = 'logs/.claims'
 IN_WORK = '.deepreg_wf_claims'
+_GROUP = 'group level'
 
 
 @contextmanager
@@ -57,6 +58,29 @@ def claimed(
             folder = next(iter(held.values()))[0]
             raise InputError(f'{folder}: another run is at work on these participants; {_ADVICE}.')
         yield replace(inputs, subjects=ours), elsewhere
+
+
+@contextmanager
+def group_claimed(output_dir: Path) -> Iterator[None]:
+    """Have the group level of a folder to oneself for the length of a block.
+
+    Parameters
+    ----------
+    output_dir
+        Folder of the derivatives.
+
+    Raises
+    ------
+    InputError
+        If another run is summing it up.
+
+    """
+    with Claims(output_dir / IN_OUTPUT) as claims:
+        if not claims.take(_GROUP):
+            raise InputError(
+                f'{output_dir}: another run is summing this folder up; wait until it has ended.'
+            )
+        yield
 
 
 def check_idle(work_dir: Path) -> None:

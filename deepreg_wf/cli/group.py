@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..settings import Settings
+from .claims import group_claimed
 from .failures import read_table
 from .inputs import make_writable
 from .progress import PlainDisplay, in_words
@@ -39,20 +40,31 @@ def run_group(settings: Settings) -> int:
         If there is nothing to sum up.
 
     """
-    import torch
-
-    from ..group import build_atlas, find_members, ranked, write_table
-    from ..reports import write_group_report
+    from ..group import find_members
 
     began, output_dir = time.time(), settings.output.output_dir
     found = find_members(output_dir)
     spaces = _chosen(found, settings.selection.participant_label)
-    members = [member for of_space in spaces.values() for member in of_space]
-    if not members:
+    if not spaces:
         raise InputError(
             f'{output_dir}: no registration is in it; run the participant level first.'
         )
     make_writable(output_dir)
+    with group_claimed(output_dir):
+        return _sum_up(settings, began, found, spaces)
+
+
+def _sum_up(
+    settings: Settings, began: float, found: Members, spaces: Mapping[str, list[Member]]
+) -> int:
+    """Write it all; return the exit status."""
+    import torch
+
+    from ..group import build_atlas, ranked, write_table
+    from ..reports import write_group_report
+
+    output_dir = settings.output.output_dir
+    members = [member for of_space in spaces.values() for member in of_space]
     torch.set_num_threads(settings.execution.nprocs or available_processors())
     display, left_out = PlainDisplay(sys.stdout), dict[str, str]()
 
