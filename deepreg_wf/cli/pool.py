@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -17,10 +18,12 @@ from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
+import numpy as np
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 from ..reports.crashes import Crash, crash_of, reason_of
 from ..troubles import is_want_of_memory
+from .order import Waiting, image_by_image
 
 
 class WorkerDied(RuntimeError):
@@ -45,6 +48,8 @@ class WorkerPool(MultiProcPlugin):
     when it is interrupted. Here a step whose worker dies, or that lacks memory, is done once more
     with nothing beside it; only if it fails then, too, has it failed. Nobody can tell which of
     the steps at work made the kernel kill one of them, so that all of them are done again.
+
+    One image is done after the other, as far as there are processors; see `image_by_image`.
 
     Parameters
     ----------
@@ -73,9 +78,12 @@ class WorkerPool(MultiProcPlugin):
             As Nipype has it.
 
         """
+        # Nipype collects garbage before each step; the graph of a cohort is not to be searched.
+        gc.freeze()
         try:
             super().run(graph, config, updatehash)
         finally:
+            gc.unfreeze()
             self._dismiss()
 
     def _new_pool(self) -> ProcessPoolExecutor:
@@ -87,6 +95,20 @@ class WorkerPool(MultiProcPlugin):
             initializer=_start_worker,
             initargs=(os.getcwd(), level, self.plugin_args.get('resource_monitor', False)),
         )
+
+    def _generate_dependency_list(self, graph: Any) -> None:
+        self.procs = image_by_image(graph)
+        self.depidx = Waiting(graph, self.procs)
+        self.proc_done, self.proc_pending = np.zeros((2, len(self.procs)), dtype=bool)
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        if self._status_callback:
+            self._status_callback(self.procs[jobid], 'end')
+        self.proc_pending[jobid] = False
+        self.depidx.end(jobid)
+
+    def _remove_node_dirs(self) -> None:
+        """Keep what the next run goes on from."""
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
