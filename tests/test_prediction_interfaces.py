@@ -13,6 +13,7 @@ from deepreg_wf.interfaces.prediction import (
     CorrectMomentum,
     PredictMomentum,
     TransformUncertainty,
+    _checkpoint,
 )
 from deepreg_wf.lddmm import Metric, diagnostics, fields, normalise, shoot
 from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint, save_checkpoint
@@ -114,6 +115,16 @@ def test_speed_changes_no_hash_and_weights_do(inputs, tmp_path) -> None:
 
     assert digest() == digest(batch_size=3, device='cuda', num_threads=7)
     assert digest() != digest(weights=other)
+
+
+def test_a_network_is_read_once_until_its_file_is_another(tmp_path) -> None:
+    path = tmp_path / 'network.safetensors'
+    path.write_bytes((SHIPPED / 'prediction.safetensors').read_bytes())
+    first = _checkpoint(str(path), 'cpu')
+    assert _checkpoint(str(path), 'cpu') is first
+    spec = Spec(features=2, spacing=4.0)
+    save_checkpoint(Checkpoint(spec.new_network(), spec), path)
+    assert _checkpoint(str(path), 'cpu').spec == spec
 
 
 # The weights themselves

@@ -142,7 +142,8 @@ def background_value(data: NDArray[np.floating]) -> float:
 
 
 def _faces(data: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return (data.take(end, axis) for axis in range(3) for end in (0, -1))
+    # Slices, for `take` would copy all of an image whose first axis is the fastest.
+    return (data[(slice(None),) * axis + (end,)] for axis in range(3) for end in (0, -1))
 
 
 def _rim_and_dip(data: NDArray[np.floating], body: Mask) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,10 +176,10 @@ class _Work:
         import torch
 
         from deepreg_wf.lddmm import Metric
-        from deepreg_wf.quicksilver import load_checkpoint, prepare_image
+        from deepreg_wf.quicksilver import prepare_image
 
         torch.set_num_threads(inputs.num_threads)
-        self.checkpoint: Checkpoint = load_checkpoint(inputs.weights, device=inputs.device)
+        self.checkpoint = _checkpoint(inputs.weights, inputs.device)
         scale = partial(prepare_image, intensities=self.checkpoint.spec.intensities)
         self.moving, self.grid = load_brain(inputs.moving_image, inputs.device, scale=scale)
         self.fixed, _ = load_brain(inputs.fixed_image, inputs.device, self.grid, scale=scale)
@@ -199,6 +199,19 @@ class _Work:
             'momentum': str(folder / 'momentum.nii.gz'),
             'metric': dict(self.metric.parameters),
         }
+
+
+def _checkpoint(path: str, device: str) -> Checkpoint:
+    """A network, which a worker reads once, unless its file changes."""
+    facts = Path(path).stat()
+    return _read_once(path, device, (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+
+
+@lru_cache(maxsize=3)  # what one registration uses
+def _read_once(path: str, device: str, version: tuple[int, ...]) -> Checkpoint:
+    from deepreg_wf.quicksilver import load_checkpoint
+
+    return load_checkpoint(path, device=device)
 
 
 @contextmanager

@@ -82,8 +82,13 @@ class Volume:
             Lowest and highest RAS+ coordinates, in millimetres; of the whole image where no
             voxel counts.
         """
-        voxels = np.argwhere(self.data > threshold)
-        if not len(voxels):
-            voxels = np.argwhere(np.ones((2, 2, 2))) * (np.array(self.data.shape) - 1)
+        counts = self.data > threshold
+        if not counts.any():
+            counts = np.ones_like(counts)
+        # The ends of each row of voxels: what lies between cannot be further out.
+        inside = counts.any(axis=2)
+        first, last = counts.argmax(axis=2), counts.shape[2] - 1 - counts[..., ::-1].argmax(axis=2)
+        rows = np.argwhere(inside)
+        voxels = np.concatenate([np.c_[rows, end[inside]] for end in (first, last)])
         points = voxels @ self.affine[:3, :3].T + self.affine[:3, 3]
         return np.stack([points.min(axis=0), points.max(axis=0)])
