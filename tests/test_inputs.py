@@ -106,6 +106,7 @@ def test_filters_are_those_of_fmriprep(tmp_path, filters, count):
         ('{', 'not a filter file'),
         ('[1]', 'not a filter file'),
         ('{"t1w": 3}', 'not a filter file'),
+        ('{"T1w": {"session": "post"}}', 'the key is "t1w", not "T1w"'),
         ('{"t1w": {"flavour": "x"}}', 'the filters cannot be used'),
         ('{"t1w": {"session": "none"}}', 'under the filters of filters.json'),
     ],

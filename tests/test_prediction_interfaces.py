@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,40 @@ def test_a_network_is_read_once_until_its_file_is_another(tmp_path) -> None:
     spec = Spec(features=2, spacing=4.0)
     save_checkpoint(Checkpoint(spec.new_network(), spec), path)
     assert _checkpoint(str(path), 'cpu').spec == spec
+
+
+def test_a_run_does_again_what_depends_on_other_weights_and_nothing_else(pair, tmp_path) -> None:
+    """By Nipype, in one work folder: first other options of speed, then another correction."""
+    from nipype import config
+
+    from deepreg_wf.workflows import init_quicksilver_wf
+
+    config.update_config({'execution': {'create_report': 'false'}})
+    shipped = find_weights(momentum='predict+correct')
+    checkpoint = load_checkpoint(shipped.correction)
+    with torch.no_grad():
+        for parameter in checkpoint.network.parameters():
+            parameter.mul_(0.9)
+    save_checkpoint(checkpoint, tmp_path / 'correction.safetensors')
+
+    def run(**options: object) -> set[str]:
+        """Names of the steps that were not kept from the run before."""
+        workflow = init_quicksilver_wf(refine=0, **options)
+        workflow.base_dir = str(tmp_path / 'work')
+        files = {'template_brain': pair['moving'], 't1w_affine': pair['fixed']}
+        for name, path in files.items():
+            setattr(workflow.inputs.inputnode, name, str(path))
+        before = {path: path.stat().st_mtime_ns for path in results()}
+        workflow.run(plugin='Linear')
+        return {p.parent.name for p in results() if p.stat().st_mtime_ns != before.get(p)}
+
+    def results() -> list[Path]:
+        return list((tmp_path / 'work').rglob('result_*.pklz'))
+
+    assert run() == {'predict', 'correct', 'shoot'}
+    assert run(omp_nthreads=2, batch_size=1) == set()
+    other = replace(shipped, correction=tmp_path / 'correction.safetensors')
+    assert run(weights=other) == {'correct', 'shoot'}
 
 
 # The weights themselves

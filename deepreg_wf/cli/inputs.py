@@ -299,12 +299,16 @@ def _read_filters(path: Path | None) -> dict[str, Any]:
         return Query.NONE if value is None else Query.ANY if value == '*' else value
 
     try:
-        filters = json.loads(path.read_text(encoding='utf-8')).get('t1w', {})
-        return {name: read(value) for name, value in filters.items()}
+        content = json.loads(path.read_text(encoding='utf-8'))
+        filters = {name: read(value) for name, value in content.get('t1w', {}).items()}
     except (OSError, UnicodeDecodeError, ValueError, AttributeError) as error:
         raise InputError(
             f'{path}: not a filter file; write JSON such as {{"t1w": {{"session": "1"}}}}.'
         ) from error
+    # Keys of other programs may be there, but this one would silently change nothing.
+    if wrong := [name for name in content if name.lower() == 't1w' and name != 't1w']:
+        raise InputError(f'{path}: the key is "t1w", not "{wrong[0]}"; correct it.')
+    return filters
 
 
 def _no_images(selection: Selection, participants: Sequence[str]) -> str:
