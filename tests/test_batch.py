@@ -157,7 +157,7 @@ def test_without_a_gpu_a_task_computes_on_processors(call: Call, tmp_path: Path)
 
 def test_what_others_used_is_asked_for(call: Call, tmp_path: Path) -> None:
     assert '2 processors, 3072 MiB, 120 min each (a guess' in call()[1]
-    assert '5120 MiB' in call('--registration-resolution', '1')[1]
+    assert '4096 MiB' in call('--registration-resolution', '1')[1]
     finish(tmp_path / 'out', '01', memory_mb=2000, seconds=1200)
     finish(tmp_path / 'out', '02', memory_mb=900, seconds=3600)
     told = call()[1]

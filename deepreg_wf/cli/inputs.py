@@ -162,7 +162,8 @@ def participants_with_image(selection: Selection) -> tuple[list[str], list[str]]
     Returns
     -------
     tuple of list of str
-        Labels of those that have one or were asked for by name, and of the others.
+        Labels of those that have one, were asked for by name or may not be looked into, and of the
+        others.
 
     Raises
     ------
@@ -171,11 +172,12 @@ def participants_with_image(selection: Selection) -> tuple[list[str], list[str]]
 
     """
     labels = _participants(selection)
+    chosen = {*selection.participant_label, *_unreadable(selection, labels)}
 
     def is_wanted(label: str) -> bool:
         folder = selection.bids_dir / f'sub-{label}'
         images = (folder.glob(f'{inner}anat/*_T1w.nii*') for inner in ('', 'ses-*/'))
-        return label in selection.participant_label or any(map(any, images))
+        return label in chosen or any(map(any, images))
 
     wanted = [label for label in labels if is_wanted(label)]
     if not wanted:

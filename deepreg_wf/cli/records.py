@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
 from ..derivatives import write_text
 from ..provenance import hardware, software
 from ..settings import Registration
 from ..weights import SHIPPED, checksum_of, find_weights
+from .usage import Meter, write_usage
 
 if TYPE_CHECKING:
     from .run import Run
@@ -35,6 +37,29 @@ def write_records(run: Run) -> None:
     )
     for participant in run.inputs.subjects:
         write_text(run.log_dir(participant) / RECORD, record)
+
+
+def write_usages(run: Run, meter: Meter) -> None:
+    """Write what was used to the log of each participant.
+
+    Parameters
+    ----------
+    run
+        What has come to its end, which this says: it is written last.
+    meter
+        What has measured it.
+
+    """
+    for participant in run.inputs.subjects:
+        write_usage(
+            run.log_dir(participant),
+            meter,
+            Participants=len(run.inputs.subjects),
+            Processors=run.resources.nprocs,
+            Device=run.resources.device,
+            Plugin=run.resources.plugin_name,
+            Host=platform.node(),
+        )
 
 
 def _networks(registration: Registration) -> dict[str, str]:

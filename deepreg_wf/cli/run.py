@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -32,10 +31,10 @@ from .leftovers import tidy
 from .logs import Streams, libraries_to
 from .pages import last_run, write_reports
 from .progress import Glossary, PlainDisplay, open_display
-from .records import write_records
+from .records import write_records, write_usages
 from .resources import Resources, plan_resources, share_processors
 from .summary import ALL_DONE, conclude, tell
-from .usage import Meter, write_usage
+from .usage import Meter
 
 NAME = 'deepreg_wf'
 DETERMINISTIC = f'{NAME}_deterministic'
@@ -205,7 +204,7 @@ def _process(this: Run, elsewhere: Sequence[Failure], streams: Streams) -> int:
         seconds=time.time() - this.begun,
         streams=streams,
     )
-    _write_usages(this, meter)
+    write_usages(this, meter)
     return status
 
 
@@ -266,20 +265,6 @@ def _build(this: Run) -> Any:
     )
     write_citation(this.output_dir, workflow.visit_desc())
     return workflow
-
-
-def _write_usages(this: Run, meter: Meter) -> None:
-    """Write down what was used; last of all, for it says that the run came to its end."""
-    for participant in this.inputs.subjects:
-        write_usage(
-            this.log_dir(participant),
-            meter,
-            Participants=len(this.inputs.subjects),
-            Processors=this.resources.nprocs,
-            Device=this.resources.device,
-            Plugin=this.resources.plugin_name,
-            Host=platform.node(),
-        )
 
 
 def _without_t1w(this: Run) -> list[Failure]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ... import __version__
 from ...errors import InputError
 from ...settings import Settings
+from ...troubles import explain
 from ..inputs import check_folders, make_writable, participants_with_image
 from ..parser import Parser, parse_settings
 from ..summary import ALL_DONE, SOME_FAILED, UNUSABLE
@@ -46,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options, words)
     except InputError as error:
         print(f'deepreg_wf-batch: {error}', file=sys.stderr)
-        return UNUSABLE
+    except OSError as error:
+        words = explain(str(error))
+        if words == str(error):  # nothing that a person could do
+            raise
+        print(f'deepreg_wf-batch: {words}.', file=sys.stderr)
+    return UNUSABLE
 
 
 def build_parser() -> Parser:
