@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = (
-    'SimpleITK',
+    'antspyx',
     'deepbet',
     'deepreg_wf',
     'h5py',

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from .._itk import call_isolated
 from ..spatial import VoxelGrid, resample
 from .mask import Mask
 from .upright import upright_grid
@@ -59,8 +56,13 @@ def correct_bias(
     """
     raised = data - min(0.0, float(np.percentile(data[mask], 0.1)))
     means, cells, cell_grid = _average(raised, mask, grid)
-    iterations = SLOPPY_ITERATIONS if sloppy else ITERATIONS
-    log_field = run_n4(means, cells, cell_grid.spacing, iterations)
+    log_field = call_isolated(
+        run_n4,
+        means,
+        cells,
+        cell_grid.spacing,
+        SLOPPY_ITERATIONS if sloppy else ITERATIONS,
+    )
     log_field -= log_field[cells].mean()
     covering, covering_grid = _extend(log_field, cell_grid, grid)
     field = np.exp(resample(covering, covering_grid, grid))
@@ -70,31 +72,20 @@ def correct_bias(
 def run_n4(
     data: Field, mask: Mask, spacing: tuple[float, ...], iterations: tuple[int, ...]
 ) -> Field:
-    """Logarithm of the bias field on the grid of the image, by ITK."""
-    import SimpleITK as sitk  # noqa: N813
+    """Logarithm of the bias field on the grid of the image, by antspyx."""
+    import ants
 
-    # Its arrays have the fastest axis last.
-    image, inside = (sitk.GetImageFromArray(array.T) for array in (data, mask.astype(np.uint8)))
-    for each in (image, inside):
-        each.SetSpacing(spacing)
-    n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations(iterations)
-    n4.SetConvergenceThreshold(1e-7)
-    with _one_thread(sitk.ProcessObject):
-        n4.Execute(image, inside)
-    field: Field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
-    return field
-
-
-@contextmanager
-def _one_thread(itk: Any) -> Iterator[None]:
-    """Sums of several threads differ in their last bits from run to run."""
-    before = itk.GetGlobalDefaultNumberOfThreads()
-    itk.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        itk.SetGlobalDefaultNumberOfThreads(before)
+    image, weights = (
+        ants.from_numpy(array.astype(np.float32), spacing=list(spacing)) for array in (data, mask)
+    )
+    field = ants.n4_bias_field_correction(
+        image,
+        mask=weights,
+        shrink_factor=1,
+        convergence={'iters': list(iterations), 'tol': 1e-7},
+        return_bias_field=True,
+    )
+    return np.log(field.numpy())
 
 
 def _average(

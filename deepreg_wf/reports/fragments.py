@@ -31,7 +31,7 @@ _MASKS = {
     'none': ('skull stripping was skipped on request', 'all voxels above zero count as brain'),
 }
 _PACKAGES = (
-    'torch', 'SimpleITK', 'deepbet', 'nipype', 'niworkflows', 'nireports', 'nitransforms',
+    'torch', 'antspyx', 'deepbet', 'nipype', 'niworkflows', 'nireports', 'nitransforms',
     'nibabel', 'numpy', 'scipy',
 )  # fmt: skip
 _GROUPS = {

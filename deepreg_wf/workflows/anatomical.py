@@ -37,7 +37,7 @@ where available.
 """
 _BIAS = """\
 The T1-weighted image was corrected for intensity non-uniformity within the brain with
-*N4* [@n4], as implemented in *SimpleITK* [@simpleitk].
+*N4BiasFieldCorrection* [@n4], distributed with ANTs [@ants].
 
 """
 LIKE_TEMPLATE = [
