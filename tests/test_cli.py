@@ -417,7 +417,7 @@ def test_a_plugin_that_cannot_be_followed_is_refused(tmp_path, name):
 # A graph that fails here and there --------------------------------------------------------------
 
 
-def work(x, trouble):
+def work(x, trouble, device):
     """A step, as a Nipype function; it is shipped to the workers as text."""
     import os
     import time
@@ -439,6 +439,10 @@ def work(x, trouble):
         os.kill(os.getpid(), 9)
     if trouble == 'memory':
         bytearray(2**60)
+    if trouble == 'gpu' and device != 'cpu':
+        import torch
+
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
     if trouble == 'sleep':
         time.sleep(60)
     return x
@@ -455,8 +459,9 @@ def make_graph(base_dir, troubles):
         subject = Workflow(f'single_subject_{label}_wf')
         nodes = []
         for name, words in (('first', 'affine alignment'), ('second', 'quality control')):
-            function = Function(['x', 'trouble'], ['y'], function=work)
+            function = Function(['x', 'trouble', 'device'], ['y'], function=work)
             nodes.append(Node(function, name))
+            nodes[-1].inputs.device = 'cuda'
             steps[f'deepreg_wf.{subject.name}.{name}'] = words
             nodes[-1].inputs.trouble = trouble if name == 'first' else ''
         nodes[0].inputs.x = label
@@ -543,9 +548,10 @@ def test_a_step_that_kills_its_worker_is_the_only_one_that_fails(tmp_path, nproc
     assert sum(line.startswith(again) for line in lines) == 1
 
 
-@pytest.mark.parametrize('trouble', ['death once', 'memory once'])
+@pytest.mark.parametrize('trouble', ['death once {}/seen', 'memory once {}/seen', 'gpu'])
 def test_a_step_that_fares_better_alone_has_not_failed(tmp_path, trouble):
-    troubles = {'01': 'wait', '02': f'{trouble} {tmp_path}/seen', '03': ''}
+    """As here, where nothing has a GPU, one that finds no memory on it fares on the CPU."""
+    troubles = {'01': 'wait', '02': trouble.format(tmp_path), '03': ''}
     failures, lines = execute_graph(tmp_path, troubles, nprocs=2)
     assert failures == []
     assert sum('steps done in' in line for line in lines) == 3

@@ -47,7 +47,8 @@ class WorkerPool(MultiProcPlugin):
     Nipype's own plugin waits for ever for a worker that was killed, and leaves workers behind
     when it is interrupted. Here a step whose worker dies, or that lacks memory, is done once more
     with nothing beside it; only if it fails then, too, has it failed. Nobody can tell which of
-    the steps at work made the kernel kill one of them, so that all of them are done again.
+    the steps at work made the kernel kill one of them, so that all of them are done again. A step
+    that lacks the memory of a GPU is done on the CPU.
 
     One image is done after the other, as far as there are processors; see `image_by_image`.
 
@@ -148,10 +149,12 @@ class WorkerPool(MultiProcPlugin):
             said = result['traceback'] and reason_of(''.join(result['traceback']))
             is_worth_another = bool(said) and is_want_of_memory(said)
         except Exception as error:
-            lines = format_exception(error)
+            said, lines = '', format_exception(error)
             result = {'result': None, 'traceback': lines, 'taskid': task.number}
             is_worth_another = isinstance(error, WorkerDied)
         if is_worth_another and not task.is_alone:
+            if said and 'CUDA' in said:
+                _move_to_cpu(task.node)
             self._again.append(task)
         else:
             self._taskresult[task.number] = result
@@ -171,6 +174,14 @@ class WorkerPool(MultiProcPlugin):
         self.pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.terminate()
+
+
+def _move_to_cpu(node: Any) -> None:
+    """Have a node compute on the CPU; Nipype's hash does not look at where it does."""
+    if hasattr(node.inputs, 'device'):
+        node.inputs.device = 'cpu'
+    if hasattr(node.inputs, 'use_gpu'):
+        node.inputs.use_gpu = False
 
 
 def _run(node: Any, updatehash: bool, number: int) -> dict[str, Any]:
