@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING
 
 from .drafts import replacing
 from .errors import InputError
+from .spaces import BUNDLED, SpaceSpec
 
 if TYPE_CHECKING:
     import nibabel as nb
     import numpy as np
 
-BUNDLED = 'MNI152NLin2009aSym'
 BUNDLED_RESOLUTIONS = ('1', '2')
 TEMPLATEFLOW_ROOT = 'https://templateflow.s3.amazonaws.com'
 
-_SPEC = re.compile(r'[A-Za-z0-9]+(:(cohort|res)-\w+)*')
-_NATIVE = ('anat', 'T1w')
 _NIFTI = ('.nii.gz', '.nii')
 
 
@@ -67,81 +65,6 @@ class Template:
         labels = [f'cohort-{self.cohort}'] if self.cohort else []
         labels += [f'res-{one.resolution}' for one in (self, *self.others) if one.resolution]
         return ':'.join([self.space, *labels])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceSpec:
-    """What ``SPACE[:cohort-X][:res-Y]`` asks for."""
-
-    space: str
-    cohort: str | None = None
-    resolution: str | None = None
-
-    @classmethod
-    def from_string(cls, spec: str) -> SpaceSpec:
-        """Read the words of the command line.
-
-        Parameters
-        ----------
-        spec
-            ``SPACE[:cohort-X][:res-Y]``, as fMRIPrep spells it.
-
-        Returns
-        -------
-        SpaceSpec
-            Its parts.
-
-        Raises
-        ------
-        InputError
-            If it is spelled otherwise.
-
-        """
-        first, *more = cls.several(spec)
-        if more:
-            raise InputError(f'{spec}: names several templates; give one.')
-        return first
-
-    @classmethod
-    def several(cls, spec: str) -> tuple[SpaceSpec, ...]:
-        """Read words that may name several cohorts and resolutions, in any order.
-
-        Parameters
-        ----------
-        spec
-            ``SPACE[:cohort-X ...][:res-Y ...]``, as fMRIPrep spells it.
-
-        Returns
-        -------
-        tuple of SpaceSpec
-            Each cohort at each resolution.
-
-        Raises
-        ------
-        InputError
-            If it is spelled otherwise.
-
-        """
-        if spec in _NATIVE:
-            raise InputError(
-                f'{spec}: not a template; the preprocessed image is written in its own space '
-                'anyway, so leave it out.'
-            )
-        if _SPEC.fullmatch(spec) is None:
-            raise InputError(
-                f'{spec}: not an output space; write SPACE[:cohort-X][:res-Y], '
-                f'for example {BUNDLED}:res-2.'
-            )
-        space, *words = spec.split(':')
-        labels: dict[str, list[str | None]] = {'cohort': [], 'res': []}
-        for word in words:
-            name, _, label = word.partition('-')
-            labels[name].append(label)
-        return tuple(
-            cls(space=space, cohort=cohort, resolution=resolution)
-            for cohort in labels['cohort'] or [None]
-            for resolution in labels['res'] or [None]
-        )
 
 
 def get_template(

@@ -28,8 +28,9 @@ from deepreg_wf.affine.start import centred_start, even_rotations, search
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.affine import AffineAlign
 from deepreg_wf.interfaces.doubt import StopOnDoubt
+from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_affine, load_image, resample, save_image
-from deepreg_wf.templates import BUNDLED, get_template
+from deepreg_wf.templates import get_template
 
 
 def affine_of(*, rotation=(0, 0, 0), scale=(1, 1, 1), shear=0.0, translation=(0, 0, 0)):

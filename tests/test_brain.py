@@ -28,8 +28,9 @@ from deepreg_wf.brain.mask import bounding_box, check_view, fill_holes
 from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip
+from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
-from deepreg_wf.templates import BUNDLED, get_template
+from deepreg_wf.templates import get_template
 from deepreg_wf.workflows import init_anat_preproc_wf
 
 

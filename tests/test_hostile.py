@@ -17,8 +17,9 @@ from deepreg_wf.affine import align, check_alignment, check_brain
 from deepreg_wf.affine.brain import Brain
 from deepreg_wf.brain import extract_brain, read_t1w
 from deepreg_wf.errors import InputError
+from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_image, resample
-from deepreg_wf.templates import BUNDLED, get_template
+from deepreg_wf.templates import get_template
 
 
 def world(*, turn=(0, 0, 0), scale=1.0, shear=0.0, shift=(0, 0, 0)):

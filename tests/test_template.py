@@ -10,8 +10,9 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from deepreg_wf.brain import low_pass, resample_brain, upright_grid, volume_ml
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
+from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_image
-from deepreg_wf.templates import BUNDLED, get_template
+from deepreg_wf.templates import get_template
 
 
 @pytest.fixture(scope='module')

@@ -145,7 +145,8 @@ def _nothing_found() -> InputError:
 def _template() -> Brain:
     """The brain of the bundled template."""
     from ..affine.brain import Brain
-    from ..templates import BUNDLED, get_template
+    from ..spaces import BUNDLED
+    from ..templates import get_template
 
     with TemporaryDirectory() as folder:
         data, grid = load_image(get_template(BUNDLED, cache_dir=Path(folder)).t1w)

@@ -106,7 +106,7 @@ def _summary(subject: Subject, truth: Truth) -> str:
 
 def _print_errors(out: Path, truths: Mapping[str, Truth]) -> None:
     from ..demo import brain_points, registration_errors
-    from ..templates import BUNDLED
+    from ..spaces import BUNDLED
 
     points = brain_points(out / 'work' / 'templates')
     print('\nDistance of brain points from their true place, mean / 95th percentile in mm')

@@ -15,13 +15,8 @@ from uuid import uuid4
 
 from .. import __version__
 from ..settings import Settings
-from ..templates import (
-    SpaceSpec,
-    Template,
-    get_custom_template,
-    get_template,
-    merge_resolutions,
-)
+from ..spaces import SpaceSpec
+from ..templates import Template, get_custom_template, get_template, merge_resolutions
 from .claims import check_idle, claimed
 from .execute import configure, execute
 from .failures import Failure, update_table

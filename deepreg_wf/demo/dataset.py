@@ -17,8 +17,9 @@ from scipy.spatial.transform import Rotation
 from .. import __version__
 from ..derivatives import write_json, write_text
 from ..drafts import replacing
+from ..spaces import BUNDLED
 from ..spatial import VoxelGrid, write_composite
-from ..templates import BUNDLED, get_template
+from ..templates import get_template
 from .truth import Truth, draw_truth
 
 FIELD_OF_VIEW_MARGIN = 12.0

@@ -46,7 +46,8 @@ class SelectTemplate(SimpleInterface):
     output_spec = _SelectTemplateOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.templates import SpaceSpec, get_template
+        from deepreg_wf.spaces import SpaceSpec
+        from deepreg_wf.templates import get_template
 
         asked = SpaceSpec.from_string(self.inputs.template)
         name = asked.space + (f':cohort-{asked.cohort}' if asked.cohort else '')
