@@ -183,10 +183,11 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _container(environ: Mapping[str, str]) -> dict[str, str]:
-    if tag := environ.get('DEEPREG_WF_DOCKER_TAG'):
-        return {'Type': 'docker', 'Tag': f'deepreg_wf:{tag}'}
+    # Apptainer first: what it makes of our image has the tag as well.
     if image := environ.get('APPTAINER_CONTAINER') or environ.get('SINGULARITY_CONTAINER'):
         return {'Type': 'singularity', 'URI': Path(image).absolute().as_uri()}
+    if tag := environ.get('DEEPREG_WF_DOCKER_TAG'):
+        return {'Type': 'docker', 'Tag': f'deepreg_wf:{tag}'}
     return {}
 
 

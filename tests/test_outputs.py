@@ -375,6 +375,10 @@ def test_derivatives_inside_the_dataset_link_to_it_by_a_relative_path(bids_dir):
         ({}, None),
         ({'DEEPREG_WF_DOCKER_TAG': '1.0'}, {'Type': 'docker', 'Tag': 'deepreg_wf:1.0'}),
         ({'APPTAINER_CONTAINER': '/a.sif'}, {'Type': 'singularity', 'URI': 'file:///a.sif'}),
+        (
+            {'DEEPREG_WF_DOCKER_TAG': '1.0', 'APPTAINER_CONTAINER': '/a.sif'},
+            {'Type': 'singularity', 'URI': 'file:///a.sif'},
+        ),
     ],
 )
 def test_the_container_is_named(tmp_path, bids_dir, environ, container):
