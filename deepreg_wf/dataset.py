@@ -143,7 +143,7 @@ def describe_dataset(
         'BIDSVersion': BIDS_VERSION,
         'DatasetType': 'derivative',
         'License': raw.get('License'),
-        'Authors': raw.get('Authors'),
+        'Authors': raw['Authors'] if isinstance(raw.get('Authors'), list) else None,
         'GeneratedBy': [program],
         'SourceDatasets': [_source(raw, bids_dir)],
         'DatasetLinks': {'raw': _link(bids_dir, output_dir), 'templateflow': TEMPLATEFLOW_ROOT},

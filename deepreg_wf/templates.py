@@ -280,9 +280,17 @@ def _look_up(wanted: SpaceSpec, home: Path, *, stubs: bool = False) -> Template 
                 wm=_first_file(folder, [f'{prefix}label-WM_probseg'], stubs=stubs),
                 cohort=wanted.cohort,
                 resolution=wanted.resolution,
-                uri=f'{TEMPLATEFLOW_ROOT}/{t1w.relative_to(home).as_posix()}',
+                uri=_address(t1w, home),
             )
     return None
+
+
+def _address(t1w: Path, home: Path) -> str:
+    """Where a template comes from; what a lab has put beside those of TemplateFlow is a file."""
+    name = t1w.relative_to(home)
+    if (home / name.parts[0] / 'template_description.json').is_file():
+        return f'{TEMPLATEFLOW_ROOT}/{name.as_posix()}'
+    return t1w.absolute().as_uri()
 
 
 def _place(wanted: SpaceSpec, home: Path) -> tuple[Path, str]:

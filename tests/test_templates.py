@@ -130,6 +130,9 @@ def test_templates_of_templateflow_are_found_by_their_names(tmp_path, spec, stem
     template = get_template(spec, cache_dir=tmp_path, home=tmp_path)
     assert (template.t1w, template.mask, template.gm, template.wm) == (t1w, mask, None, wm)
     assert template.space == 'Toy'
+    assert template.uri == t1w.as_uri(), 'unless TemplateFlow itself has described it'
+    (tmp_path / 'tpl-Toy' / 'template_description.json').write_text('{}')
+    template = get_template(spec, cache_dir=tmp_path, home=tmp_path)
     assert template.uri == f'https://templateflow.s3.amazonaws.com/{stem}_T1w.nii.gz'
     wanted = SpaceSpec.from_string(spec)
     assert (template.cohort, template.resolution) == (wanted.cohort, wanted.resolution)
