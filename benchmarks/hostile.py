@@ -184,6 +184,7 @@ REFUSED: dict[str, Maker] = {
         h.data[..., ::2],
         VoxelGrid(h.data[..., ::2].shape, h.grid.affine),
     ),
+    'wrapped at 16 bits': here(wrapped),
     'top cropped by 50 mm': lambda h: cut(h, 2, lambda z: z < top_of(h) - 50),
 }
 """None of these may go on."""
@@ -213,7 +214,6 @@ SURVIVED: dict[str, Maker] = {
     'air of -32768': here(lambda h: np.where(h.body, h.data, -32768)),
     'all of it negative': here(lambda h: h.data - 5000),
     'spikes of 10^9': here(spiked),
-    'wrapped at 16 bits': here(wrapped),
     'extracted, background 50': here(lambda h: extracted(h, 50)),
     'extracted, background -1000': here(lambda h: extracted(h, -1000)),
     'extracted, noisy background': here(lambda h: extracted(h, 10 * noise(h))),

@@ -220,6 +220,22 @@ def test_one_entry_adds_a_method(head, own_method):
     assert METHODS[own_method].citation in workflow.visit_desc()
 
 
+def test_what_strips_never_sees_a_padding_far_below_all_intensities(head, monkeypatch):
+    data, grid = head
+    seen = []
+
+    def extract(data, grid, **_):
+        seen.append(float(data.min()))
+        return ndimage.binary_erosion(data > 50, iterations=4)
+
+    monkeypatch.setitem(METHODS, 'deepbet', Method(extract=extract, citation=''))
+    for air in (-32768.0, 0.0, -5.0):
+        padded = np.where(data > 0, data, np.float32(air))
+        extract_brain(padded, grid, mode='force', method='deepbet')
+    assert seen[0] > 0
+    assert seen[1:] == [0, -5]
+
+
 def test_stripping_is_forced_or_skipped_on_demand(head, own_method):
     data, grid = head
     forced = extract_brain(data, grid, mode='force', method=own_method)
@@ -278,6 +294,25 @@ def test_where_a_method_fails_the_next_has_its_turn(head, ladder):
     assert (found.method, found.doubt) == (ladder[-1], '')
     for word in ('pieces failed: the brain mask is in pieces', 'there is no brain', 'memory'):
         assert word in found.remark
+
+
+def test_a_head_that_its_header_puts_upside_down_is_stripped_the_right_way_up(head, monkeypatch):
+    data, grid = head
+    seen = []
+
+    def extract(data, grid, **_):
+        seen.append(grid.orientation)
+        return ndimage.binary_erosion(data > 50, iterations=4)
+
+    monkeypatch.setitem(METHODS, 'deepbet', Method(extract=extract, citation=''))
+    over = np.diag([1.0, -1, -1, 1])
+    upside_down = VoxelGrid(grid.shape, over @ grid.affine)
+    found = extract_brain(data, upside_down, method='deepbet', check=lambda mask: over)
+    assert seen == ['RPI', 'RAS']
+    assert 'its header says RPI, what is in it RAS' in found.remark
+    seen.clear()
+    extract_brain(data, grid, method='deepbet', check=lambda mask: np.eye(4))
+    assert seen == ['RAS']
 
 
 def test_where_all_fail_one_sentence_says_why(head, ladder):

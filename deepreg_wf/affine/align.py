@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
+from scipy.spatial.transform import Rotation
 
 from ..brain.mask import Mask
 from ..spatial import VoxelGrid
@@ -69,6 +71,12 @@ class Alignment:
     similarity: float
     overlap: float
     mirrored: float
+
+    @property
+    def turn(self) -> float:
+        """Angle between the brain and the template as the headers turn them, in degrees."""
+        rotation = Rotation.from_matrix(linalg.polar(self.affine[:3, :3])[0])
+        return float(np.rad2deg(rotation.magnitude()))
 
 
 def align(

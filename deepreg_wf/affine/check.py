@@ -45,7 +45,7 @@ def check_alignment(found: Alignment) -> None:
         )
 
 
-def check_brain(moving: Image, fixed: Image) -> None:
+def check_brain(moving: Image, fixed: Image) -> NDArray[np.float64]:
     """Refuse what cannot be aligned with the template, be it no brain, half of one, or no T1w.
 
     Parameters
@@ -55,17 +55,24 @@ def check_brain(moving: Image, fixed: Image) -> None:
     fixed : tuple
         The same of the template.
 
+    Returns
+    -------
+    ndarray, shape (4, 4)
+        The affine: RAS mm of the template to RAS mm of the brain.
+
     Raises
     ------
     InputError
         Without the name of a file.
     """
-    doubt = _doubt(align(moving, fixed, sloppy=True))
+    found = align(moving, fixed, sloppy=True)
+    doubt = _doubt(found)
     if doubt:
         raise InputError(
             f'what was taken for the brain is not like the template ({doubt}); check that it is '
             'a T1-weighted image of a whole head, or give a brain mask by --derivatives.'
         )
+    return found.affine
 
 
 def _doubt(found: Alignment) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from ..spatial import VoxelGrid
 from . import atlas, deepbet, hdbet, synthstrip
 from .mask import Mask, check_mask, check_volume, clean
 from .recognise import background_value, examine
+from .upright import righted
 
 ALREADY_EXTRACTED = 'already-extracted'
 PRECOMPUTED = 'precomputed'
@@ -25,8 +27,16 @@ ANYTHING_ML = (100.0, float('inf'))
 """Volumes in mL that are taken as they are: what can be registered at all."""
 
 
-Check = Callable[[Mask], None]
-"""Raises `InputError`, without the name of a file, where a mask cannot be of a brain."""
+PADDING = 0.5
+"""Distance of a background below the range of the intensities, in ranges, that is no air's."""
+
+Affine = NDArray[np.float64]
+
+Check = Callable[[Mask], Affine | None]
+"""Raises `InputError`, without the name of a file, where a mask cannot be of a brain.
+
+Gives the affine, shape (4, 4), RAS mm of a template to RAS mm of the brain, if it knows that.
+"""
 
 
 def _nothing(model: Path | None) -> str:
@@ -108,7 +118,8 @@ def extract_brain(
 ) -> Extraction:
     """Find the brain in an image of a head, or keep a brain that was extracted before.
 
-    Where a mask cannot be of a brain, the next method has its turn.
+    Where a mask cannot be of a brain, the next method has its turn. Where what is found shows that
+    the header is wrong about which way is up, the head is stripped again the right way up.
 
     Parameters
     ----------
@@ -123,7 +134,7 @@ def extract_brain(
     model : Path, optional
         Weights of a method that brings none.
     check : callable, optional
-        Looks at a mask, beside its volume and shape, and raises `InputError`.
+        Looks at a mask, beside its volume and shape, and raises `InputError`; see `Check`.
     num_threads : int
         Threads on the CPU.
     device : str
@@ -144,7 +155,8 @@ def extract_brain(
     if mode not in MODES:
         raise ValueError(f'mode must be one of {", ".join(MODES)}, not {mode!r}')
     names = choose_methods(method, model)
-    foreground = data != background_value(data)
+    background = background_value(data)
+    foreground = data != background
     if mode == 'skip':
         return _as_it_is(clean(foreground), grid)
     remark = 'stripping was asked for'
@@ -154,24 +166,74 @@ def extract_brain(
         if evidence.extracted:
             names = (ALREADY_EXTRACTED, *names)
             remark = 'nothing speaks against an extracted brain'
-    failed: list[Extraction] = []
-    for name in names:
-        mask = foreground
-        try:
-            if name in METHODS:
-                mask = METHODS[name].extract(
-                    data, grid, num_threads=num_threads, device=device, model=model
-                )
-            mask = check_mask(mask, grid)
-            if check is not None:
-                check(mask)
-        except (InputError, RuntimeError) as error:  # the latter is what other programs die of
-            mask = clean(mask if mask.any() else foreground)
-            failed.append(Extraction(mask=mask, method=name, remark='', doubt=str(error)))
-            continue
-        before = [f'{fail.method} failed: {fail.reason}' for fail in failed]
-        return Extraction(mask=mask, method=name, remark='; '.join([remark, *before]))
-    return replace(failed[0], remark=remark, doubt=_sum_up(failed))
+    strip = _Stripper(
+        data=_without_padding(data, foreground, background),
+        foreground=foreground,
+        check=check,
+        options={'num_threads': num_threads, 'device': device, 'model': model},
+    )
+    found, affine = strip.try_all(names, grid, remark)
+    if affine is None or found.method == ALREADY_EXTRACTED:
+        return found
+    upright = righted(grid, affine)
+    if upright.orientation == grid.orientation:
+        return found
+    remark += f'; its header says {grid.orientation}, what is in it {upright.orientation}'
+    again, _ = strip.try_all(choose_methods(method, model), upright, remark)
+    return found if again.doubt else again
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stripper:
+    """An image, and what methods and masks of it have to do with.
+
+    Attributes
+    ----------
+    data : ndarray, shape (X, Y, Z)
+    foreground : ndarray of bool, shape (X, Y, Z)
+        All but the background.
+    check : callable, optional
+    options : dict
+        For the methods.
+    """
+
+    data: NDArray[np.floating]
+    foreground: Mask
+    check: Check | None
+    options: dict[str, Any]
+
+    def try_all(
+        self, names: Sequence[str], grid: VoxelGrid, remark: str
+    ) -> tuple[Extraction, Affine | None]:
+        """First mask that passes, and the affine of the check; if none does, the first of all."""
+        failed: list[Extraction] = []
+        for name in names:
+            mask = self.foreground
+            try:
+                if name in METHODS:
+                    mask = METHODS[name].extract(self.data, grid, **self.options)
+                mask = check_mask(mask, grid)
+                affine = self.check(mask) if self.check else None
+            except (InputError, RuntimeError) as error:  # the latter: what other programs die of
+                mask = clean(mask if mask.any() else self.foreground)
+                failed.append(Extraction(mask=mask, method=name, remark='', doubt=str(error)))
+                continue
+            before = [f'{fail.method} failed: {fail.reason}' for fail in failed]
+            words = '; '.join([remark, *before])
+            return Extraction(mask=mask, method=name, remark=words), affine
+        return replace(failed[0], remark=remark, doubt=_sum_up(failed)), None
+
+
+def _without_padding(
+    data: NDArray[np.floating], foreground: Mask, background: float
+) -> NDArray[np.floating]:
+    """Raise a background that lies as far below all intensities as if it were none, as -32768."""
+    if not foreground.any():
+        return data
+    low, high = (float(end) for end in np.percentile(data[foreground], [0.1, 99.9]))
+    if background >= low - PADDING * (high - low):
+        return data
+    return np.where(foreground, data, np.float32(low))
 
 
 def choose_methods(method: str, model: Path | None = None) -> tuple[str, ...]:

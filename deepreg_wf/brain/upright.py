@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import linalg, ndimage
 
 from ..spatial import Transform, VoxelGrid, resample
 from .mask import Mask, bounding_box
@@ -40,6 +40,26 @@ def upright_grid(mask: Mask, grid: VoxelGrid, spacing: float, margin: float) -> 
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = first * spacing
     return VoxelGrid((last - first + 1).astype(int).tolist(), affine)
+
+
+def righted(grid: VoxelGrid, affine: NDArray[np.float64]) -> VoxelGrid:
+    """Take a rotation that a brain turned out to have out of the header.
+
+    Parameters
+    ----------
+    grid : VoxelGrid
+        Of the image.
+    affine : ndarray, shape (4, 4)
+        RAS mm of a template to RAS mm of the brain.
+
+    Returns
+    -------
+    VoxelGrid
+        The same voxels, about as the template is turned.
+    """
+    back = np.eye(4)
+    back[:3, :3] = linalg.polar(affine[:3, :3])[0].T
+    return VoxelGrid(grid.shape, back @ grid.affine)
 
 
 def _ends(mask: Mask) -> NDArray[np.intp]:

@@ -24,6 +24,9 @@ LOGGER = logging.getLogger('nipype.interface')
 FAR_MM = 100.0
 """Distance from the template that scanners hardly give a brain: its middle is in that of the coil."""
 
+TURNED = 50.0
+"""Rotation in degrees that no head in a coil has."""
+
 MIRROR_GAIN = 0.02
 """Correlation by which a mirrored brain has to be more like the template to be told of."""
 
@@ -117,6 +120,13 @@ class AffineAlign(SimpleInterface):
                 'the same, but other software may not.',
                 name,
                 found.offset,
+            )
+        if found.turn > TURNED:
+            LOGGER.warning(
+                '%s: its header turns the brain by %.0f degrees; it was found all the same, but '
+                'check that left and right of its header are right.',
+                name,
+                found.turn,
             )
         if found.mirrored > found.similarity + MIRROR_GAIN:
             LOGGER.warning(
