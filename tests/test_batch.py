@@ -250,7 +250,8 @@ def test_what_a_scheduler_says_is_understood(
         (['--submit'], 'there is no sbatch on this machine'),
         (['--participant-label', '09'], 'no participant 09'),
         (['--participant-label', '03', '--refine', '-1'], 'out of range'),
-        (['--bids-database-dir', 'db'], 'leave it out'),
+        (['--bids-database-dir', 'db'], 'bids_database_dir: .*leave it out'),
+        (['--use-plugin', 'bids/dataset_description.json'], 'use_plugin: .*leave it out'),
     ],
 )
 def test_a_call_that_cannot_work_is_told_so(call: Call, words: list[str], reason: str) -> None:

@@ -100,7 +100,7 @@ def test_a_task_has_what_it_asked_for(cohort: Cohort, slurm: Slurm) -> None:
     options = ['--gpus', '1', '--nprocs', '1', '--mem-mb', '300', '--at-once', '1']
     done = cohort('--submit', *options, '--setup', 'echo ready', script=script)
     assert done.returncode == 0, done.stderr
-    assert slurm.wait(30)
+    assert slurm.wait(120)
     logs = cohort.logs()
     assert list(logs) == ['task-1', 'task-2']
     for label, log in zip(('01', '02'), logs.values(), strict=True):
@@ -127,14 +127,14 @@ def test_the_state_of_the_cohort_is_told_while_it_runs_and_after(
     assert 'All are done, or in the queue.' in cohort('--resume', '--submit').stdout
     folder = max((cohort.out / 'logs' / 'batch').iterdir())
     (folder / 'go').touch()
-    assert slurm.wait(30)
+    assert slurm.wait(120)
     told = cohort('--status')
     assert told.returncode == 1
     assert '1 done, 0 running, 0 waiting, 1 failed, 0 to do' in told.stdout
     assert 'sub-02 failed: a word: of 02; see ' in told.stdout
     resumed = cohort('--resume', '--submit', '--nprocs', '1', script='true')
     assert '1 tasks' in resumed.stdout
-    assert slurm.wait(30)
+    assert slurm.wait(120)
     told = cohort('--status')
     assert (told.returncode, told.stdout) == (
         0,
@@ -151,7 +151,7 @@ def test_a_task_that_the_scheduler_ends_is_told_with_the_reason(
     cohort('--submit', '--nprocs', '1', '--mem-mb', '200', script=script)
     until(lambda: '1 running, 0 waiting, 1 failed' in cohort('--status').stdout)
     slurm.call('scancel', f'--user={os.getuid()}')
-    assert slurm.wait(30)
+    assert slurm.wait(120)
     told = cohort('--status').stdout
     assert 'sub-01 failed: the scheduler ended it, for it took more memory than' in told
     assert 'sub-02 failed: it was cancelled; see ' in told
@@ -161,7 +161,7 @@ def test_the_group_waits_for_all_tasks(cohort: Cohort, slurm: Slurm) -> None:
     script = 'echo "$*"; [ "$3" = group ] && cat task-1.out task-2.out; sleep 1; exit 2'
     done = cohort('--submit', '--group', '--nprocs', '1', script=script)
     assert done.returncode == 0, done.stderr
-    assert slurm.wait(40)
+    assert slurm.wait(120)
     lines = cohort.logs()['group'].splitlines()
     assert lines[0] == f'{cohort.folder}/bids {cohort.out} group --nprocs 1'
     assert len(lines) == 3
@@ -175,7 +175,7 @@ def test_what_slurm_does_not_take_is_told_in_a_sentence(cohort: Cohort) -> None:
     assert re.fullmatch(r'deepreg_wf-batch: [^\n]*invalid partition[^\n]*\.\n', done.stderr)
 
 
-def until(condition: object, timeout: float = 30) -> None:
+def until(condition: object, timeout: float = 120) -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end

@@ -200,6 +200,8 @@ def _of_a_task(settings: Settings, needs: Needs) -> Settings:
             'bids_database_dir: tasks would write it at the same time; leave it out, for a task '
             'looks at one participant alone.'
         )
+    if settings.execution.use_plugin is not None:
+        raise InputError('use_plugin: a task does all its steps itself; leave it out.')
     changes = {'nprocs': needs.cpus, 'mem_mb': round(0.8 * needs.memory_mb)}
     if not needs.gpus:
         changes |= {'device': 'cpu'}
