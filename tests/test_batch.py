@@ -241,6 +241,26 @@ def test_what_a_scheduler_says_is_understood(
     assert meant in line
 
 
+def test_a_queue_that_does_not_answer_is_told_and_nothing_submitted_twice(
+    call: Call, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'nothing'
+    folder.mkdir()
+    (folder / 'squeue').write_text('#!/bin/sh\necho "slurm_load_jobs error: no" >&2\nexit 1\n')
+    (folder / 'squeue').chmod(0o755)
+    assert call()[0] == 0  # nothing can be in the queue
+    status, _, err = call('--resume')
+    assert status == 2
+    assert err == (
+        'deepreg_wf-batch: slurm: squeue does not answer (slurm_load_jobs error: no); '
+        'try again later.\n'
+    )
+    for task in (1, 2):
+        (last_batch(tmp_path) / f'task-{task}.status').write_text('0\n')
+    assert call('--status')[0] == 0
+    assert call('--status', '--scheduler', 'sge')[0] == 0
+
+
 # What is refused --------------------------------------------------------------------------------
 
 

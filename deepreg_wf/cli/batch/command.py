@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     )
     check_folders(settings)
     labels, without = participants_with_image(settings.selection)
-    states = cohort_states(settings.output.output_dir, labels)
+    states = cohort_states(settings.output.output_dir, labels, options.scheduler)
     if options.status:
         print('\n'.join(summary(states)))
         return SOME_FAILED if any(s.name == 'failed' for s in states.values()) else ALL_DONE

@@ -39,7 +39,7 @@ class State:
     log: Path | None = None
 
 
-def cohort_states(output_dir: Path, labels: Iterable[str]) -> dict[str, State]:
+def cohort_states(output_dir: Path, labels: Iterable[str], scheduler: str) -> dict[str, State]:
     """Tell how far each participant is.
 
     Of all its tasks, and its last run, whoever started it, the latest counts.
@@ -50,6 +50,8 @@ def cohort_states(output_dir: Path, labels: Iterable[str]) -> dict[str, State]:
         Folder of the derivatives.
     labels
         Participants.
+    scheduler
+        Name of it; the queue of SLURM is looked at, if tasks may be in it.
 
     Returns
     -------
@@ -67,12 +69,17 @@ def cohort_states(output_dir: Path, labels: Iterable[str]) -> dict[str, State]:
         failures.setdefault(
             row['participant_id'].removeprefix('sub-'), f'{row["step"]}: {row["reason"]}'
         )
-    queue = tasks_in_queue()
+    tasks = [
+        (batch, task, label)
+        for batch in read_batches(output_dir)
+        for task, label in enumerate(batch.labels, start=1)
+    ]
+    is_open = any(not batch.status_file(task).is_file() for batch, task, _ in tasks)
+    queue = tasks_in_queue() if scheduler == 'slurm' and is_open else {}
     states = {label: State('to do') for label in labels}
     found = [
         (label, _state_of(batch, task, queue.get((batch.name, task)), failures.get(label)))
-        for batch in read_batches(output_dir)
-        for task, label in enumerate(batch.labels, start=1)
+        for batch, task, label in tasks
     ]
     found += [
         (label, state) for label in states for state in _last_run(output_dir, label, failures)
