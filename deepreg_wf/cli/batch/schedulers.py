@@ -117,9 +117,9 @@ SCHEDULERS = {
     ),
     'lsf': Scheduler(
         mark='#BSUB',
+        # The unit of a limit (-M) depends on the site; that of what is reserved is MB.
         job=(
             '-n {cpus} -R "span[hosts=1] rusage[mem={memory_mb}]"',
-            '-M {memory_mb}',
             '-W {clock_minutes}',
         ),
         array=('-J "{name}[1-{tasks}]{at_once}"', '-o task-%I.out'),
