@@ -49,7 +49,6 @@ DISTRIBUTIONS = {
     'markdown_it': 'markdown-it-py',
     'nipreps': 'nipreps-synthstrip',
     'PIL': 'pillow',
-    'sklearn': 'scikit-learn',
     'yaml': 'pyyaml',
 }
 """Names on the package index of what is imported under another name."""

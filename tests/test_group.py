@@ -16,7 +16,8 @@ from browser import CHROMIUM, Browser
 from deepreg_wf.cli.main import main
 from deepreg_wf.group import find_members, ranked
 from deepreg_wf.group.averages import Moments
-from deepreg_wf.group.modes import BATCH, Momenta
+from deepreg_wf.group.components import BATCH, Components
+from deepreg_wf.group.modes import Momenta
 from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
 from deepreg_wf.reports.distributions import distribution_figure
 from deepreg_wf.reports.thresholds import CRITERIA
@@ -85,7 +86,7 @@ def test_modes_are_found_in_the_metric(directions: torch.Tensor, count: int) -> 
     """Momenta that vary along two directions have these as modes, whatever the batches."""
     rng = np.random.default_rng(1)
     places = rng.normal(size=(count, 2)) * (30.0, 10.0)
-    momenta = Momenta(METRIC, count)
+    momenta = Momenta(METRIC)
     for a, b in places:
         momenta.add(a * directions[0] + b * directions[1] + 5 * directions[2])
     expected = np.linalg.eigh(np.cov(places.T))
@@ -105,7 +106,7 @@ def test_scores_have_the_spread_that_modes_are_measured_in(directions: torch.Ten
     all_momenta = [
         a * directions[0] + b * directions[1] for a, b in rng.normal(size=(12, 2)) * (20, 10)
     ]
-    momenta = Momenta(METRIC, len(all_momenta))
+    momenta = Momenta(METRIC)
     for momentum in all_momenta:
         momenta.add(momentum)
     momenta.modes()
@@ -114,8 +115,32 @@ def test_scores_have_the_spread_that_modes_are_measured_in(directions: torch.Ten
     np.testing.assert_allclose(scores.std(axis=0, ddof=1), 1, atol=1e-3)
 
 
+def test_components_are_those_of_all_vectors_at_once() -> None:
+    """Many batches, far from zero: means, shares, directions and places are those of the SVD."""
+    rng = np.random.default_rng(3)
+    count, size = 4 * BATCH + 7, 200
+    spread = np.diag(3.0 ** -np.arange(5)) @ rng.normal(size=(5, size))
+    vectors = rng.normal(size=(count, 5)) @ spread + rng.normal(0, 1e-3, (count, size)) + 10
+    components = Components(4, size)
+    for vector in vectors.astype(np.float32):
+        components.add(vector)
+    components.update()
+    _, sizes, axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(components.mean, vectors.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(components.shares, sizes[:4] ** 2 / (sizes**2).sum(), rtol=1e-4)
+    for number in range(4):
+        deviation = axes[number] * sizes[number] / (count - 1) ** 0.5
+        found = components.deviation(number)
+        assert abs(found @ deviation) == pytest.approx(deviation @ deviation, rel=1e-4)
+        place = (vectors[0] - vectors.mean(axis=0)) @ deviation / (deviation @ deviation)
+        sign = np.sign(found @ deviation)
+        assert components.places(vectors[0].astype(np.float32), 4)[number] == pytest.approx(
+            sign * place, abs=0.01
+        )
+
+
 def test_one_momentum_is_its_own_mean(directions: torch.Tensor) -> None:
-    momenta = Momenta(METRIC, 1)
+    momenta = Momenta(METRIC)
     momenta.add(directions[0])
     assert momenta.modes() == []
     assert momenta.scores(directions[0]) == []

@@ -222,7 +222,7 @@ class _Geodesics:
         _, grid = load_vector(_momentum_of(first))
         metric = Metric(grid.shape, grid.spacing, **facts)
         alike = [member for member, other in known if other == facts]
-        made = cls([], grid, metric, Momenta(metric, len(alike)))
+        made = cls([], grid, metric, Momenta(metric))
         made.members += [member for member in alike if _try(made._add, member, complain)]
         return made if made.members else None
 
