@@ -92,7 +92,8 @@ class Components:
 
     def deviation(self, number: int) -> NDArray[np.float32]:
         """One standard deviation along a component, shape (size,)."""
-        return self._rows[number] / np.float32(math.sqrt(max(self.count - 1, 1)))
+        row: NDArray[np.float32] = self._rows[number] / np.float32(max(self.count - 1, 1) ** 0.5)
+        return row
 
     def places(self, vector: NDArray[np.float32], kept: int) -> list[float]:
         """How far a vector is from the mean along the first components, in standard deviations."""
