@@ -35,7 +35,7 @@ def test_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 def test_options_exist(page: Path) -> None:
-    from deepreg_wf.cli import batch, convert, evaluate, parser, train
+    from deepreg_wf.cli import batch, convert, evaluate, parser, register, train
 
     foreign = {'--build-arg', '--index-url', '--help', '--partition'}
     if page.stem in ('README', 'container'):
@@ -43,7 +43,7 @@ def test_options_exist(page: Path) -> None:
     named = set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page.read_text('utf-8')))
     known = {
         option
-        for command in (parser, batch, evaluate, train, convert)
+        for command in (parser, batch, evaluate, register, train, convert)
         for option in command.build_parser()._option_string_actions
     }
     assert named - foreign <= known

@@ -14,6 +14,7 @@ _HOMES = {
     'init_quicksilver_wf': 'quicksilver',
     'init_registration_wf': 'registration',
     'init_register_template_wf': 'embedding',
+    'init_pair_wf': 'pair',
     'init_outputs_wf': 'outputs',
     'init_reportlets_wf': 'reports',
 }

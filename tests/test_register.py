@@ -1,0 +1,82 @@
+"""Two images without a dataset, through the real command."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+from deepreg_wf.cli.register import build_parser, main
+from deepreg_wf.spatial import load_transform
+
+PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'usage.md'
+
+
+def write_pair(folder: Path) -> np.ndarray:
+    """A brain, and the same one moved and turned; what maps points of the first to the second."""
+    brain, mask = load_mni152_template(resolution=4), load_mni152_brain_mask(resolution=4)
+    data = 1000 * brain.get_fdata(dtype=np.float32) * (np.asanyarray(mask.dataobj) > 0)
+    moved = np.eye(4)
+    moved[:3, :3] = nb.eulerangles.euler2mat(x=0.1, z=0.15)
+    moved[:3, 3] = [6, -9, 4]
+    nb.Nifti1Image(data, brain.affine).to_filename(folder / 'fixed.nii.gz')
+    nb.Nifti1Image(data, moved @ brain.affine).to_filename(folder / 'moving.nii.gz')
+    return moved
+
+
+@pytest.mark.slow
+def test_the_call_of_the_page_registers_one_image_to_the_other(tmp_path: Path) -> None:
+    moved = write_pair(tmp_path)
+    line = re.search(r'^deepreg_wf-register (.*)$', PAGE.read_text('utf-8'), re.M).group(1)
+    words = [sys.executable, '-c', 'from deepreg_wf.cli.register import main; exit(main())']
+    words += [*shlex.split(line), '--registration-resolution', '4', '--momentum', 'predict']
+    words += ['--refine', '0', '--nprocs', '1', '--device', 'cpu']
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ''), done.stdout + done.stderr
+    assert sorted(path.name for path in tmp_path.glob('pair_*')) == [
+        'pair_Composite.h5',
+        'pair_InverseComposite.h5',
+        'pair_InverseWarped.nii.gz',
+        'pair_LogJacobian.nii.gz',
+        'pair_Momentum.nii.gz',
+        'pair_Quality.json',
+        'pair_Warped.nii.gz',
+    ]
+    points = np.random.default_rng(0).uniform([-50, -70, -20], [50, 40, 50], (200, 3))
+    there = points @ moved[:3, :3].T + moved[:3, 3]
+    forward, back = (load_transform(tmp_path / f'pair_{n}Composite.h5') for n in ('', 'Inverse'))
+    assert np.abs(forward.map_points(points) - there).max() < 2  # half a voxel
+    assert np.abs(back.map_points(there) - points).max() < 2
+    fixed, warped = (nb.load(tmp_path / f'{n}.nii.gz') for n in ('fixed', 'pair_Warped'))
+    assert np.allclose(warped.affine, fixed.affine)
+    inside = fixed.get_fdata() > 0
+    assert np.corrcoef(warped.get_fdata()[inside], fixed.get_fdata()[inside])[0, 1] > 0.95
+    quality = json.loads((tmp_path / 'pair_Quality.json').read_text())
+    assert quality['nonpositive_jacobian_fraction'] == 0
+
+
+def test_an_image_that_is_none_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path)
+    call = ['--fixed', str(tmp_path / 'fixed.nii.gz'), '--output-prefix', f'{tmp_path}/out/x_']
+    assert main(['--moving', str(tmp_path / 'absent.nii.gz'), *call]) == 2
+    sentence = capfd.readouterr().err
+    assert re.fullmatch(
+        r'deepreg_wf-register: .*absent.nii.gz: no such file; [^\n]*\.\n', sentence
+    )
+    assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_needed_is_asked_for() -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(['--moving', 'a.nii.gz'])
+    assert ended.value.code == 2
