@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nb
@@ -298,6 +300,39 @@ def test_spaces_are_kept_apart(output: Path, directions: torch.Tensor) -> None:
         'group_space-Other_cohort-2_desc-mean_T1w.nii.gz',
         f'group_space-{SPACE}_desc-mean_T1w.nii.gz',
     ]
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').is_file(), reason='no /proc to ask')
+def test_memory_does_not_grow_with_the_group(output: Path, directions: torch.Tensor) -> None:
+    """Many images more take less more than their momenta alone would, were they kept."""
+    stem, few, many = make_member(output, 'sub-100', directions[0]), 40, 200
+    for number in range(101, many + 100):
+        anat = output / f'sub-{number}' / 'anat'
+        anat.mkdir(parents=True)
+        for path in stem.parent.iterdir():
+            (anat / path.name.replace('sub-100', f'sub-{number}')).hardlink_to(path)
+    done = subprocess.run(
+        [sys.executable, '-c', _PEAKS, output, SPACE, *map(str, (few, few, many))],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    _, before, after = map(int, done.stdout.split())  # what is done first warms up
+    assert after - before < (many - few) * directions[0].nbytes / 1024
+
+
+_PEAKS = """
+import sys
+from pathlib import Path
+from deepreg_wf.group import build_atlas, find_members
+
+output, space = Path(sys.argv[1]), sys.argv[2]
+members = find_members(output).by_space[space]
+for count in map(int, sys.argv[3:]):
+    build_atlas(output, space, members[:count], lambda member, reason: sys.exit(reason))
+    print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
+"""
+"""Sums up some of a group, then more of it, and prints the largest memory so far, in KiB."""
 
 
 def test_only_those_asked_for(output: Path) -> None:
