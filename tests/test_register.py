@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
-from deepreg_wf.cli.register import build_parser, main
+from deepreg_wf.cli.register import build_parser
 from deepreg_wf.spatial import load_transform
 
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'usage.md'
@@ -32,14 +32,20 @@ def write_pair(folder: Path) -> np.ndarray:
     return moved
 
 
+def register(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: it sets Nipype up for itself."""
+    code = 'from deepreg_wf.cli.register import main; exit(main())'
+    call = [sys.executable, '-c', code, *words]
+    return subprocess.run(call, cwd=cwd, capture_output=True, text=True)
+
+
 @pytest.mark.slow
 def test_the_call_of_the_page_registers_one_image_to_the_other(tmp_path: Path) -> None:
     moved = write_pair(tmp_path)
     line = re.search(r'^deepreg_wf-register (.*)$', PAGE.read_text('utf-8'), re.M).group(1)
-    words = [sys.executable, '-c', 'from deepreg_wf.cli.register import main; exit(main())']
-    words += [*shlex.split(line), '--registration-resolution', '4', '--momentum', 'predict']
+    words = [*shlex.split(line), '--registration-resolution', '4', '--momentum', 'predict']
     words += ['--refine', '0', '--nprocs', '1', '--device', 'cpu']
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    done = register(*words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ''), done.stdout + done.stderr
     assert sorted(path.name for path in tmp_path.glob('pair_*')) == [
         'pair_Composite.h5',
@@ -63,17 +69,21 @@ def test_the_call_of_the_page_registers_one_image_to_the_other(tmp_path: Path) -
     assert quality['nonpositive_jacobian_fraction'] == 0
 
 
-def test_an_image_that_is_none_is_one_sentence(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_image_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     write_pair(tmp_path)
-    call = ['--fixed', str(tmp_path / 'fixed.nii.gz'), '--output-prefix', f'{tmp_path}/out/x_']
-    assert main(['--moving', str(tmp_path / 'absent.nii.gz'), *call]) == 2
-    sentence = capfd.readouterr().err
+    call = ['--fixed', 'fixed.nii.gz', '--output-prefix', 'out/x_', '--nprocs', '1']
+    done = register('--moving', 'absent.nii.gz', *call, cwd=tmp_path)
+    assert done.returncode == 2
     assert re.fullmatch(
-        r'deepreg_wf-register: .*absent.nii.gz: no such file; [^\n]*\.\n', sentence
+        r'deepreg_wf-register: absent.nii.gz: no such file; [^\n]*\.\n', done.stderr
     )
     assert not (tmp_path / 'out').exists()
+    damaged = tmp_path / 'damaged.nii.gz'
+    damaged.write_bytes((tmp_path / 'moving.nii.gz').read_bytes()[:5000])
+    done = register('--moving', damaged.name, *call, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r'\[damaged.nii.gz\] .*damaged.nii.gz: [^\n]*\.\n', done.stderr)
+    assert not list((tmp_path / 'out').iterdir())
 
 
 def test_what_is_needed_is_asked_for() -> None:

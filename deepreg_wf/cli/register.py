@@ -104,7 +104,12 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, work_dir: Path, streams: Streams) -> list[Failure]:
-    execution = Execution(work_dir=work_dir, device=options.device, nprocs=options.nprocs)
+    execution = Execution(
+        work_dir=work_dir,
+        device=options.device,
+        nprocs=options.nprocs,
+        stop_on_first_crash=True,  # one image without the other is of no use
+    )
     resources = plan_resources(execution, images=1)
     crash_dir = work_dir / 'crashes'
     for old in crash_dir.glob('crash-*'):
