@@ -700,6 +700,8 @@ def test_the_methods_are_those_that_were_asked_for(
     """Each of these options changes what is done, and so what is written about it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path / 'templateflow'))
+    for name in resources_of().environment():  # what the run sets is put back afterwards
+        monkeypatch.setenv(name, '1')
     toy = tmp_path / 'templateflow' / 'tpl-Toy' / 'cohort-4'
     toy.mkdir(parents=True)
     places = [tmp_path / 'tpl-lab_T1w.nii.gz']
