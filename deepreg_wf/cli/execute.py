@@ -33,7 +33,7 @@ def configure(resources: Resources, execution: Execution, *, crash_dir: Path) ->
     from nipype import config, logging
 
     level = 'DEBUG' if execution.verbose > 1 else 'INFO'
-    polling = {'poll_sleep_duration': '0.1'}
+    polling = {'poll_sleep_duration': '0.03'}
     if resources.on_cluster:
         from .cluster import POLLING as polling
     config.update_config(
