@@ -311,7 +311,7 @@ def test_an_image_that_memory_does_not_suffice_for_stops_nothing_else(dataset, w
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (enough, enough))
 
-    huge = nb.Nifti1Image(np.zeros((640, 640, 640), np.uint8), np.diag([0.3, 0.3, 0.3, 1]))
+    huge = nb.Nifti1Image(np.zeros((700, 700, 700), np.uint8), np.diag([0.3, 0.3, 0.3, 1]))
     huge.to_filename(dataset / f'bids/{T1W.format("04")}')
     out, words = tmp_path / 'out', ('--participant-label', '01', '04', '--nprocs', 2)
     done = Run(dataset, out, whole / 'work', *words, preexec_fn=limit).wait()
