@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -75,8 +75,9 @@ def register(method: str, moving: Path, fixed: Path) -> dict[str, Any]:
     """Register two brains by one method, in this process."""
     find = _by_ants if method.startswith('Affine') else _by_us
     seconds, affine = find(method, moving, fixed)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {'affine': affine.tolist(), 'seconds': seconds, 'peak_mb': peak}
+    # Not of getrusage, which remembers the process that started this one.
+    peak = re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]
+    return {'affine': affine.tolist(), 'seconds': seconds, 'peak_mb': int(peak) / 1024}
 
 
 def _by_us(method: str, moving: Path, fixed: Path) -> tuple[float, Array]:
