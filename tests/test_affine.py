@@ -15,6 +15,7 @@ from nibabel.orientations import (
 from scipy.spatial.transform import Rotation
 
 from deepreg_wf.affine import (
+    LADDERS,
     Alignment,
     align,
     check_alignment,
@@ -28,9 +29,11 @@ from deepreg_wf.affine.start import centred_start, even_rotations, search
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.affine import AffineAlign
 from deepreg_wf.interfaces.doubt import StopOnDoubt
+from deepreg_wf.settings import AFFINE_METHODS
 from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_affine, load_image, resample, save_image
 from deepreg_wf.templates import get_template
+from deepreg_wf.workflows.affine import init_affine_wf
 
 
 def affine_of(*, rotation=(0, 0, 0), scale=(1, 1, 1), shear=0.0, translation=(0, 0, 0)):
@@ -198,6 +201,18 @@ def test_the_search_finds_how_a_brain_is_turned(template):
 def test_an_unknown_method_is_refused(template):
     with pytest.raises(ValueError, match='method must be one of'):
         align(template, template, method='magic')
+
+
+def test_the_settings_offer_what_there_is():
+    assert set(AFFINE_METHODS) == set(LADDERS)
+    for method in AFFINE_METHODS:
+        assert 'affine' in init_affine_wf(method=method).visit_desc()
+
+
+def test_the_turn_of_a_brain_is_that_of_its_header():
+    turned = affine_of(rotation=(0, 0, 150), scale=(0.9, 1.1, 0.8), shear=0.1)
+    assert alignment(turned).turn == pytest.approx(150, abs=4)
+    assert alignment(np.eye(4)).turn == pytest.approx(0, abs=1e-6)
 
 
 def test_a_mirrored_brain_is_told_of_and_not_mirrored_back(template):

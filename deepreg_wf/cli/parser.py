@@ -16,7 +16,6 @@ from ..settings import (
     DIRECTIONS,
     LEVELS,
     MOMENTUM_METHODS,
-    SKULL_STRIP_METHODS,
     SKULL_STRIP_MODES,
     Settings,
     default_of,
@@ -190,12 +189,12 @@ def _add_anatomical(parser: Parser) -> None:
         'auto: strip unless the image shows a brain only; force: strip every image; skip: none',
         '--skull-strip-t1w',
     )
+    # Without choices: to list them takes the methods' imports, which --help is not to wait for.
     group.add_argument(
         '--skull-strip-method',
         metavar='METHOD',
-        choices=SKULL_STRIP_METHODS,
-        help='program that strips, one of %(choices)s; auto: try one after the other until a mask '
-        'is plausible (default: auto)',
+        help='program that strips: deepbet, hdbet, synthstrip, template or one of your own; '
+        'auto: try one after the other until a mask is plausible (default: auto)',
     )
     group.add_argument(
         '--skull-strip-model',
