@@ -6,7 +6,7 @@ Three ways through the same images with the same processors, one after the other
 call of the app for all, `single` one call for each with all processors for it, `syn` is antspyx as
 its users call it: N4, then `SyN` with its defaults, an affine first, to the template at 1 mm, the
 grid of the app's images. Nothing is kept from an earlier run. Memory is the highest sum of
-the proportional set sizes (PSS) of all processes, looked at twice a second: what processes share
+the proportional set sizes (PSS) of all processes, looked at every other second: what processes share
 counts once.
 """
 
@@ -26,8 +26,8 @@ from pathlib import Path
 
 import psutil
 
-EVERY = 0.5
-"""Seconds from one look at the memory to the next."""
+EVERY = 2.0
+"""Seconds from one look at the memory to the next; a look takes a tenth of a second."""
 
 SYN = """
 import sys
