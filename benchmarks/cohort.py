@@ -5,8 +5,8 @@
 Three ways through the same images with the same processors, one after the other: `cohort` is one
 call of the app for all, `single` one call for each with all processors for it, `syn` is antspyx as
 its users call it: N4, then `SyN` with its defaults, an affine first, to the template at 1 mm, the
-grid of the app's images. Nothing is kept from an earlier run. Memory is the highest sum of
-the proportional set sizes (PSS) of all processes, looked at every other second: what processes share
+grid of the app's images. Nothing is kept from an earlier run. Memory is the highest sum of the
+proportional set sizes (PSS) of all processes, looked at every two seconds: what processes share
 counts once.
 """
 
