@@ -142,15 +142,10 @@ def test_nothing_is_written_under_its_final_name() -> None:
     assert written == []
 
 
-def test_importing_the_package_is_quick_and_brings_nothing_heavy() -> None:
-    code = (
-        'import sys, time; start = time.perf_counter(); import deepreg_wf; '
-        'print(time.perf_counter() - start); print(*sys.modules)'
-    )
+def test_importing_the_package_brings_nothing_heavy() -> None:
+    code = 'import sys, deepreg_wf; print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    seconds, modules = done.stdout.splitlines()
-    assert float(seconds) < 0.5
-    assert not set(HEAVY) & set(modules.split())
+    assert not set(HEAVY) & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(
