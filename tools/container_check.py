@@ -95,7 +95,8 @@ class Container:
             ['unshare', '--mount', '--net', '--ipc', '--pid', '--fork', '--kill-child']
             + ['sh', '-c', BOX, 'box', str(self.root), str(UID), str(data), str(out), str(work)]
             + ['env', '--ignore-environment', f'--chdir={self.config["WorkingDir"]}']
-            + [*self.config['Env'], 'HOME=/nonexistent', *words]
+            + [*self.config['Env'], 'HOME=/nonexistent', *words],
+            name=f'In the container {" ".join(words)}',
         )
 
 
@@ -156,11 +157,11 @@ class Builder:
             self('rm', name, quiet=True)
 
 
-def call(words: Sequence[str], *, quiet: bool = False) -> str:
+def call(words: Sequence[str], *, quiet: bool = False, name: str = '') -> str:
     """Run a command; the check ends where it fails."""
     done = subprocess.run(words, text=True, stdout=subprocess.PIPE if quiet else None)
     if done.returncode:
-        sys.exit(f'{words[0]} failed with exit status {done.returncode}: {" ".join(words)}')
+        sys.exit(f'{name or " ".join(words)}: failed with exit status {done.returncode}')
     return done.stdout or ''
 
 
