@@ -85,7 +85,7 @@ WORKS = {
     'SLP': partial(scan, codes='SLP'),
     '1 x 1 x 5 mm': partial(scan, spacing=(1, 1, 5)),
     '0.4 mm in one direction': partial(scan, spacing=(0.4, 4, 4)),
-    '4 mm': partial(scan, spacing=(4, 4, 4)),
+    '4 mm': partial(scan, spacing=(4, 4, 4), low=(-86, -90, -86), high=(86, 90, 86)),
     'a huge field of view': partial(scan, low=(-150, -150, -300), high=(150, 150, 150)),
     'a field of view that ends at the brain': partial(
         scan, low=(-60, -79, -60), high=(60, 79, 60)
