@@ -40,11 +40,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'deepreg_wf: {error}', file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
-        words = explain(str(error))
-        if words == str(error):  # nothing that a person could do
-            raise
-        print(f'deepreg_wf: {words}.', file=sys.stderr)
-        return USAGE_ERROR
+        return give_up('deepreg_wf', error)
     except KeyboardInterrupt:
         print('deepreg_wf: interrupted; the same call goes on from here.', file=sys.stderr)
         return INTERRUPTED
+
+
+def give_up(prog: str, error: OSError) -> int:
+    """Tell what a file system lacks, where a person can do something about it.
+
+    Parameters
+    ----------
+    prog
+        Name of the program.
+    error
+        What it could not do.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    OSError
+        The same, if there is nothing that a person could do.
+
+    """
+    words = explain(str(error))
+    if words == str(error):
+        raise error
+    print(f'{prog}: {words}.', file=sys.stderr)
+    return USAGE_ERROR

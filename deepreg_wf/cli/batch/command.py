@@ -12,8 +12,8 @@ from pathlib import Path
 from ... import __version__
 from ...errors import InputError
 from ...settings import Settings
-from ...troubles import explain
 from ..inputs import check_folders, make_writable, participants_with_image
+from ..main import give_up
 from ..parser import Parser, parse_settings
 from ..summary import ALL_DONE, SOME_FAILED, UNUSABLE
 from .needs import Needs, estimate_needs
@@ -48,10 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'deepreg_wf-batch: {error}', file=sys.stderr)
     except OSError as error:
-        words = explain(str(error))
-        if words == str(error):  # nothing that a person could do
-            raise
-        print(f'deepreg_wf-batch: {words}.', file=sys.stderr)
+        return give_up('deepreg_wf-batch', error)
     return UNUSABLE
 
 
