@@ -28,14 +28,15 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.affine import LADDERS, align
-from deepreg_wf.affine.align import STARTS, Image
+from deepreg_wf.affine.align import LADDERS, STARTS, Image, align
 from deepreg_wf.affine.brain import Brain
-from deepreg_wf.affine.refine import COARSE, FINE, refine
-from deepreg_wf.brain import read_t1w, registration_grid, resample_brain
-from deepreg_wf.brain.mask import bounding_box
+from deepreg_wf.affine.gauss_newton import COARSE, FINE, refine
+from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.spatial import VoxelGrid, load_image
-from deepreg_wf.templates import BUNDLED, get_template
+from deepreg_wf.spatial.isotropic import resample_brain
+from deepreg_wf.spatial.masks import bounding_box
+from deepreg_wf.templates.registration_grid import registration_grid
+from deepreg_wf.templates.template import BUNDLED, get_template
 
 NEAR_MM = 1.0
 """Mean distance up to which a start counts as successful."""

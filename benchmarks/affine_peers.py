@@ -28,8 +28,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.affine import align
-from deepreg_wf.affine.align import Image
+from deepreg_wf.affine.align import Image, align
 from deepreg_wf.spatial import VoxelGrid, load_image, resample, save_image
 
 METHODS = ('ours', 'ours, classical', 'ours, icstn', 'Affine', 'AffineFast')

@@ -22,11 +22,11 @@ import nibabel as nb
 import numpy as np
 import torch
 
-from deepreg_wf.brain import resample_brain
 from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
-from deepreg_wf.reports.thresholds import CRITERIA
+from deepreg_wf.qc.criteria import CRITERIA
 from deepreg_wf.spatial import VoxelGrid, save_image, save_vector
-from deepreg_wf.templates import get_template
+from deepreg_wf.spatial.isotropic import resample_brain
+from deepreg_wf.templates.template import get_template
 
 PROTOTYPES = 24
 """More than the components that the modes are made of."""

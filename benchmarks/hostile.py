@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.affine import align, check_alignment, check_brain
-from deepreg_wf.brain import extract_brain, read_t1w
+from deepreg_wf.affine.align import align
+from deepreg_wf.affine.plausibility import check_alignment, check_brain
+from deepreg_wf.anatomical.skullstrip.extract import extract_brain
+from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import VoxelGrid, resample, save_image
 

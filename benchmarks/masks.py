@@ -29,9 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepreg_wf.brain import METHODS, extract_brain, read_mask, read_t1w, volume_ml
-from deepreg_wf.brain.mask import fill_holes
+from deepreg_wf.anatomical.skullstrip.extract import METHODS, extract_brain
+from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
+from deepreg_wf.spatial.masks import fill_holes, read_mask, volume_ml
 
 CLOSINGS_MM = (4.0, 10.0)
 """Radii of the balls by which labels are closed; `refine_aseg` of sMRIPrep has the first."""

@@ -9,9 +9,9 @@ from outcome import Outcome, Stopwatch
 from torch import Tensor
 
 from deepreg_wf import __version__, lddmm
+from deepreg_wf.checkpoints.find import SHIPPED
 from deepreg_wf.lddmm.metric import Parameters
 from deepreg_wf.quicksilver import correct, load_checkpoint, predict
-from deepreg_wf.weights import SHIPPED
 
 POWER_1 = Parameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
 """Of the decay length of the default metric, and of its gain for waves of that length."""

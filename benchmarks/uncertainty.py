@@ -22,6 +22,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from deepreg_wf.checkpoints.find import SHIPPED
 from deepreg_wf.demo.truth import Truth, draw_truth
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
 from deepreg_wf.quicksilver import (
@@ -31,8 +32,7 @@ from deepreg_wf.quicksilver import (
     predict,
     sample_uncertainty,
 )
-from deepreg_wf.quicksilver.training.augment import vary
-from deepreg_wf.weights import SHIPPED
+from deepreg_wf.training.augmentation import vary
 
 SIZES_MM = (1.5, 3.0)
 """Mean displacement in the brain, smallest and largest."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from . import __version__
-from .errors import InputError
+from deepreg_wf import __version__
+from deepreg_wf.errors import InputError
 
 ANALYSIS_LEVELS = ('participant', 'group')
 SKULL_STRIP_MODES = ('auto', 'force', 'skip')
+SKULL_STRIP_METHODS = ('auto', 'deepbet', 'hdbet', 'synthstrip', 'template')
 AFFINE_METHODS = ('auto', 'classical', 'icstn')
 MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
 DIRECTIONS = ('template-to-subject', 'subject-to-template')
@@ -23,24 +24,6 @@ DEFAULT_SPACE = 'MNI152NLin2009aSym'
 _FACTS = 'run'
 
 T = TypeVar('T')
-
-
-class _StrippingMethods(Collection[str]):
-    """'auto' and what the table of methods has, which is read only when somebody wants to know."""
-
-    def __contains__(self, name: object) -> bool:
-        return name == 'auto' or name in set(self)
-
-    def __iter__(self) -> Iterator[str]:
-        from .brain import METHODS
-
-        return iter(('auto', *METHODS))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-SKULL_STRIP_METHODS = _StrippingMethods()
 
 
 def _choice(default: str, choices: Collection[str]) -> Any:

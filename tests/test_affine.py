@@ -14,25 +14,20 @@ from nibabel.orientations import (
 )
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.affine import (
-    LADDERS,
-    Alignment,
-    align,
-    check_alignment,
-    overlap,
-    similarity,
-)
+from deepreg_wf.affine.align import LADDERS, Alignment, align
 from deepreg_wf.affine.brain import Brain
-from deepreg_wf.affine.learned import learned_start
-from deepreg_wf.affine.refine import COARSE, SLOPPY, refine
-from deepreg_wf.affine.start import centred_start, even_rotations, search
+from deepreg_wf.affine.gauss_newton import COARSE, SLOPPY, refine
+from deepreg_wf.affine.initialise import centred_start, even_rotations, search
+from deepreg_wf.affine.network_start import learned_start
+from deepreg_wf.affine.plausibility import check_alignment
+from deepreg_wf.affine.similarity import overlap, similarity
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.affine import AffineAlign
-from deepreg_wf.interfaces.doubt import StopOnDoubt
+from deepreg_wf.interfaces.checks import StopOnDoubt
 from deepreg_wf.settings import AFFINE_METHODS
-from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_affine, load_image, resample, save_image
-from deepreg_wf.templates import get_template
+from deepreg_wf.templates.spaces import BUNDLED
+from deepreg_wf.templates.template import get_template
 from deepreg_wf.workflows.affine import init_affine_wf
 
 

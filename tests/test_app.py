@@ -18,8 +18,8 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from safetensors import safe_open
 from scipy import ndimage
 
+from deepreg_wf.checkpoints.find import SHIPPED
 from deepreg_wf.spatial import load_image, load_transform, resample
-from deepreg_wf.weights import SHIPPED
 
 if sys.version_info >= (3, 11):
     import tomllib

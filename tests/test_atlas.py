@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.brain import atlas, read_t1w
+from deepreg_wf.anatomical.skullstrip import template_match as atlas
+from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import VoxelGrid, load_image
 

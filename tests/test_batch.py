@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deepreg_wf.app.batch.schedulers import SCHEDULERS
 from deepreg_wf.cli.batch import main
-from deepreg_wf.cli.batch.schedulers import SCHEDULERS
-from deepreg_wf.cli.failures import Failure, update_table
-from deepreg_wf.cli.usage import Meter, write_usage
+from deepreg_wf.engine.failures import Failure, update_table
+from deepreg_wf.engine.usage import Meter, write_usage
 from deepreg_wf.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]

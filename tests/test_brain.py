@@ -12,25 +12,18 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
-from deepreg_wf._itk import call_isolated
-from deepreg_wf.brain import (
-    METHODS,
-    Method,
-    choose_methods,
-    clean,
-    correct_bias,
-    examine,
-    extract_brain,
-    read_mask,
-    volume_ml,
-)
-from deepreg_wf.brain.mask import bounding_box, check_view, fill_holes
+from deepreg_wf.anatomical.bias import correct_bias
+from deepreg_wf.anatomical.mask import check_view
+from deepreg_wf.anatomical.skullstrip.detect import examine
+from deepreg_wf.anatomical.skullstrip.extract import METHODS, Method, choose_methods, extract_brain
 from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip
-from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
-from deepreg_wf.templates import get_template
+from deepreg_wf.spatial.masks import bounding_box, clean, fill_holes, read_mask, volume_ml
+from deepreg_wf.templates.spaces import BUNDLED
+from deepreg_wf.templates.template import get_template
+from deepreg_wf.utils.itk_subprocess import call_isolated
 from deepreg_wf.workflows import init_anat_preproc_wf
 
 

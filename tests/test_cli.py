@@ -17,21 +17,21 @@ from types import SimpleNamespace
 import nibabel as nb
 import pytest
 
-from deepreg_wf.cli.execute import execute
-from deepreg_wf.cli.failures import COLUMNS, Failure, first_of_each, update_table
-from deepreg_wf.cli.logs import Streams, libraries_to
+from deepreg_wf.app.run import run
+from deepreg_wf.app.summary import conclude, tell
 from deepreg_wf.cli.main import main
 from deepreg_wf.cli.parser import build_parser, parse_settings
-from deepreg_wf.cli.progress import Glossary, Monitor, PlainDisplay, RichDisplay, in_words
-from deepreg_wf.cli.resources import (
+from deepreg_wf.engine.execute import execute
+from deepreg_wf.engine.failures import COLUMNS, Failure, first_of_each, update_table
+from deepreg_wf.engine.logs import Streams, libraries_to
+from deepreg_wf.engine.progress import Glossary, Monitor, PlainDisplay, RichDisplay, in_words
+from deepreg_wf.engine.resources import (
     SUBMITS_WITH,
     Resources,
     plan_resources,
     resolve_device,
     share_processors,
 )
-from deepreg_wf.cli.run import run
-from deepreg_wf.cli.summary import conclude, tell
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Execution, Settings
 
@@ -376,7 +376,7 @@ def test_a_job_asks_for_what_its_step_needs_and_the_plugin_file_has_the_last_wor
     from nipype.interfaces import utility as niu
     from nipype.pipeline import engine as pe
 
-    from deepreg_wf.cli.cluster import prepare_jobs
+    from deepreg_wf.engine.slurm import prepare_jobs
     from deepreg_wf.interfaces import GeodesicShooting, StopOnDoubt
 
     monkeypatch.delenv('LOGNAME', raising=False)
@@ -779,7 +779,7 @@ def test_long_steps_are_announced_in_plain_lines():
 LIBRARIES = """
 import os, subprocess, sys
 from pathlib import Path
-from deepreg_wf.cli.logs import libraries_to
+from deepreg_wf.engine.logs import libraries_to
 
 with libraries_to(Path(sys.argv[1])) as streams:
     print('from Python')

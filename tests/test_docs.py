@@ -68,7 +68,7 @@ def test_every_name_for_nipype_is_documented(room: str) -> None:
 
 
 def test_limits_of_the_figures_are_those_of_the_report() -> None:
-    from deepreg_wf.reports.thresholds import CRITERIA
+    from deepreg_wf.qc.criteria import CRITERIA
 
     page = (ROOT / 'docs' / 'report.md').read_text('utf-8')
     rows = [line for line in page.splitlines() if line.startswith('|')][2:]

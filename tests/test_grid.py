@@ -10,7 +10,7 @@ import pytest
 from spatial_cases import OBLIQUE, ORIENTATIONS, make_grid, random_points, stored
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.spatial import VoxelGrid
+from deepreg_wf.spatial import VoxelGrid, load_grid
 
 MNI = VoxelGrid((197, 233, 189), [[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1]])
 GRIDS = {
@@ -130,8 +130,8 @@ def test_the_grid_of_an_image_needs_no_data(tmp_path: Path) -> None:
     nb.save(image, whole)
     cut = tmp_path / 'cut.nii'
     cut.write_bytes(whole.read_bytes()[:400])
-    assert np.allclose(VoxelGrid.from_image(cut).affine, grid.affine, atol=1e-5)
-    assert VoxelGrid.from_image(str(cut)).shape == grid.shape
+    assert np.allclose(load_grid(cut).affine, grid.affine, atol=1e-5)
+    assert load_grid(str(cut)).shape == grid.shape
 
 
 def test_a_file_without_a_grid_is_named(tmp_path: Path) -> None:
@@ -139,4 +139,4 @@ def test_a_file_without_a_grid_is_named(tmp_path: Path) -> None:
     text.write_text('no image')
     for path in (text, tmp_path / 'absent.nii.gz'):
         with pytest.raises(InputError, match=path.name):
-            VoxelGrid.from_image(path)
+            load_grid(path)

@@ -21,8 +21,8 @@ from deepreg_wf.group.averages import Moments
 from deepreg_wf.group.components import BATCH, Components
 from deepreg_wf.group.modes import Momenta
 from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
+from deepreg_wf.qc.criteria import CRITERIA
 from deepreg_wf.reports.distributions import distribution_figure
-from deepreg_wf.reports.thresholds import CRITERIA
 from deepreg_wf.spatial import VoxelGrid, load_image, load_vector, save_image, save_vector
 
 SHAPE, SPACING = (20, 24, 20), 8.0

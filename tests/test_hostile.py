@@ -13,13 +13,15 @@ import pytest
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.affine import align, check_alignment, check_brain
+from deepreg_wf.affine.align import align
 from deepreg_wf.affine.brain import Brain
-from deepreg_wf.brain import extract_brain, read_t1w
+from deepreg_wf.affine.plausibility import check_alignment, check_brain
+from deepreg_wf.anatomical.skullstrip.extract import extract_brain
+from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.errors import InputError
-from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_image, resample
-from deepreg_wf.templates import get_template
+from deepreg_wf.templates.spaces import BUNDLED
+from deepreg_wf.templates.template import get_template
 
 
 def world(*, turn=(0, 0, 0), scale=1.0, shear=0.0, shift=(0, 0, 0)):

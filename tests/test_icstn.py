@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deepreg_wf.icstn import Localiser, estimate, load, look, save
-from deepreg_wf.icstn.network import affine_of, box_to_mm
-from deepreg_wf.icstn.training import KnownAffines, random_affine, train_affine
-from deepreg_wf.networks import WeightsError
-from deepreg_wf.quicksilver.training import Cohort
-from deepreg_wf.weights import SHIPPED
+from deepreg_wf.affine.checkpoint import load, save
+from deepreg_wf.affine.localisation_net import Localiser, affine_of, box_to_mm, estimate, look
+from deepreg_wf.checkpoints.files import WeightsError
+from deepreg_wf.checkpoints.find import SHIPPED
+from deepreg_wf.training import Cohort
+from deepreg_wf.training.localisation import KnownAffines, random_affine, train_affine
 
 
 def brain(shape=(24, 28, 24), *, tilt=0.0):

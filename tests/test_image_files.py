@@ -10,7 +10,6 @@ import pytest
 from spatial_cases import OBLIQUE, make_grid, random_points, stored, wave_on
 from test_grid import sheared
 
-from deepreg_wf.drafts import replacing
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import (
     Transform,
@@ -21,7 +20,8 @@ from deepreg_wf.spatial import (
     save_image,
     save_vector,
 )
-from deepreg_wf.spatial.files import lossless_dtype
+from deepreg_wf.spatial.nifti import lossless_dtype
+from deepreg_wf.utils.atomic import replacing
 
 GRID = make_grid('LIA', shape=(5, 6, 7), spacing=(1.0, 1.5, 2.0), oblique=OBLIQUE)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepreg_wf.cli.inputs import check_folders, find_inputs, make_writable
+from deepreg_wf.app.inputs import check_folders, find_inputs, make_writable
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Selection, Settings
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from deepreg_wf.cli.claims import IN_OUTPUT, IN_WORK, check_idle, claimed, group_claimed
-from deepreg_wf.cli.inputs import Inputs
-from deepreg_wf.drafts import remove_leftovers, replacing
+from deepreg_wf.app.inputs import Inputs
+from deepreg_wf.app.locks import IN_OUTPUT, IN_WORK, check_idle, claimed, group_claimed
 from deepreg_wf.errors import InputError
-from deepreg_wf.locks import Claims, locked
+from deepreg_wf.utils.atomic import remove_leftovers, replacing
+from deepreg_wf.utils.locks import Claims, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from deepreg_wf.locks import Claims
+from deepreg_wf.utils.locks import Claims
 with Claims(Path(sys.argv[1])) as claims:
     assert all(claims.take(name) for name in sys.argv[2:])
     print('held', flush=True)
@@ -30,8 +30,8 @@ with Claims(Path(sys.argv[1])) as claims:
 COUNT = """
 import sys
 from pathlib import Path
-from deepreg_wf.derivatives import write_text
-from deepreg_wf.locks import locked
+from deepreg_wf.bids.entities import write_text
+from deepreg_wf.utils.locks import locked
 folder = Path(sys.argv[1])
 for _ in range(100):
     with locked(folder / '.lock'):
@@ -42,8 +42,8 @@ for _ in range(100):
 CLAIM = """
 import sys, time
 from pathlib import Path
-from deepreg_wf.derivatives import write_text
-from deepreg_wf.locks import Claims
+from deepreg_wf.bids.entities import write_text
+from deepreg_wf.utils.locks import Claims
 folder, done = Path(sys.argv[1]), 0
 while done < 50:
     with Claims(folder / 'claims') as claims:
@@ -58,8 +58,8 @@ while done < 50:
 SAY = """
 import sys
 from pathlib import Path
-from deepreg_wf.cli.failures import Failure, update_table
-from deepreg_wf.dataset import write_dataset_files
+from deepreg_wf.engine.failures import Failure, update_table
+from deepreg_wf.bids.dataset import write_dataset_files
 bids, out, label = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 for number in range(20):
     write_dataset_files(out, bids, {}, derivatives={f'{label}x{number}': bids})
@@ -181,7 +181,7 @@ def test_a_folder_where_a_run_is_at_work_is_not_emptied(tmp_path, hold):
 WRITE = """
 import sys, time
 from pathlib import Path
-from deepreg_wf.drafts import replacing
+from deepreg_wf.utils.atomic import replacing
 with replacing(Path(sys.argv[1])) as draft:
     draft.write_text('ha')
     print('held', flush=True)

@@ -12,8 +12,8 @@ from nipype import config
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from deepreg_wf.cli.order import Waiting, image_by_image
-from deepreg_wf.cli.pool import WorkerPool
+from deepreg_wf.engine.multiproc import WorkerPool
+from deepreg_wf.engine.ordering import Waiting, image_by_image
 
 IMAGES = ('01', '02', '03')
 

@@ -13,11 +13,11 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from deepreg_wf.dataset import DESCRIPTIONS, write_citation, write_dataset_files
-from deepreg_wf.derivatives import derivative_path, parse_entities, write_text
-from deepreg_wf.drafts import replacing
+from deepreg_wf.bids.dataset import DESCRIPTIONS, write_citation, write_dataset_files
+from deepreg_wf.bids.entities import derivative_path, parse_entities, write_text
 from deepreg_wf.errors import InputError
-from deepreg_wf.templates import Template
+from deepreg_wf.templates.template import Template
+from deepreg_wf.utils.atomic import replacing
 
 # Beside the Python that runs the tests, whether or not its environment is activated.
 VALIDATOR = shutil.which('bids-validator-deno', path=Path(sys.executable).parent)

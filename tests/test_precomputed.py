@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepreg_wf.bids.precomputed import find_precomputed, read_folders
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces import SkullStrip
-from deepreg_wf.precomputed import find_precomputed, read_folders
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
 
 RAW = Path('/data/sub-01/anat/sub-01_T1w.nii.gz')

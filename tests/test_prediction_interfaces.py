@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from deepreg_wf.checkpoints.find import SHIPPED, describe_weights, find_weights
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.prediction import (
     CorrectMomentum,
@@ -19,7 +20,6 @@ from deepreg_wf.interfaces.prediction import (
 from deepreg_wf.lddmm import Metric, diagnostics, fields, normalise, shoot
 from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint, save_checkpoint
 from deepreg_wf.spatial import VoxelGrid, load_image, load_vector, save_image
-from deepreg_wf.weights import SHIPPED, describe_weights, find_weights
 
 
 @pytest.fixture(scope='module')

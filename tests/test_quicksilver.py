@@ -30,10 +30,10 @@ from deepreg_wf.quicksilver import (
     save_checkpoint,
 )
 from deepreg_wf.quicksilver.architecture import HINTS, correlation_forces
-from deepreg_wf.quicksilver.blocks import Blocks
+from deepreg_wf.quicksilver.coarse_grid import Blocks
+from deepreg_wf.quicksilver.inputs import Scene, mirror
 from deepreg_wf.quicksilver.patches import average, corners, fitting, gather
 from deepreg_wf.quicksilver.prediction import apply_network, propose, scene_of
-from deepreg_wf.quicksilver.scene import Scene, mirror
 
 FLOAT32 = 1e-5
 """Rounding that a chain of convolutions in float32 may leave, for values of about one."""

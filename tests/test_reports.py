@@ -19,6 +19,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
 
+from deepreg_wf.qc.criteria import format_number
 from deepreg_wf.reports import (
     CRITERIA,
     Grade,
@@ -36,8 +37,7 @@ from deepreg_wf.reports import (
 from deepreg_wf.reports.citations import read_bibliography, render_methods
 from deepreg_wf.reports.contours import Outline, trace
 from deepreg_wf.reports.mosaic import PIXEL, lay_out
-from deepreg_wf.reports.thresholds import format_number
-from deepreg_wf.templates import Template
+from deepreg_wf.templates.template import Template
 
 PACKAGE = Path(__file__).parents[1] / 'deepreg_wf'
 SVG = '{http://www.w3.org/2000/svg}'

@@ -21,14 +21,7 @@ from spatial_cases import (
 )
 from test_grid import sheared
 
-from deepreg_wf.spatial import (
-    Chain,
-    Transform,
-    VoxelGrid,
-    resample,
-    save_image,
-    write_composite,
-)
+from deepreg_wf.spatial import Chain, Transform, VoxelGrid, resample, save_image, write_composite
 
 FIELD = make_grid(shape=(45, 52, 42))
 SOURCE = make_grid('LIA', shape=(50, 44, 60), spacing=(1.6, 2.0, 1.3), oblique=OBLIQUE)

@@ -217,8 +217,8 @@ def graph_of(folder: Path, **steps: tuple[int, int]):
 def test_a_step_that_slurm_ends_fails_with_the_reason_and_the_others_go_on(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepreg_wf.cli.cluster import SlurmPlugin
-    from deepreg_wf.reports.crashes import read_crashes
+    from deepreg_wf.engine.crashes import read_crashes
+    from deepreg_wf.engine.slurm import SlurmPlugin
 
     monkeypatch.setenv('SLURM_CONF', slurm.environment['SLURM_CONF'])
     monkeypatch.setenv('LOGNAME', 'somebody')
@@ -234,7 +234,7 @@ def test_a_step_that_slurm_ends_fails_with_the_reason_and_the_others_go_on(
 def test_who_interrupts_a_run_leaves_no_jobs_behind(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepreg_wf.cli.cluster import SlurmPlugin
+    from deepreg_wf.engine.slurm import SlurmPlugin
 
     def interrupt(node, status):
         if node.name == 'quick' and status == 'end':

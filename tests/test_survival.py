@@ -17,9 +17,9 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from deepreg_wf.cli.claims import IN_OUTPUT
-from deepreg_wf.cli.leftovers import damaged_steps
-from deepreg_wf.locks import Claims
+from deepreg_wf.app.cleanup import damaged_steps
+from deepreg_wf.app.locks import IN_OUTPUT
+from deepreg_wf.utils.locks import Claims
 
 pytestmark = pytest.mark.slow
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from deepreg_wf.brain import low_pass, resample_brain, upright_grid, volume_ml
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
-from deepreg_wf.spaces import BUNDLED
 from deepreg_wf.spatial import VoxelGrid, load_image
-from deepreg_wf.templates import get_template
+from deepreg_wf.spatial.isotropic import low_pass, resample_brain, upright_grid
+from deepreg_wf.spatial.masks import volume_ml
+from deepreg_wf.templates.spaces import BUNDLED
+from deepreg_wf.templates.template import get_template
 
 
 @pytest.fixture(scope='module')

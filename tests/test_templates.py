@@ -12,12 +12,8 @@ import pytest
 from nibabel.affines import apply_affine, voxel_sizes
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.spaces import SpaceSpec
-from deepreg_wf.templates import (
-    get_custom_template,
-    get_template,
-    templateflow_home,
-)
+from deepreg_wf.templates.spaces import SpaceSpec
+from deepreg_wf.templates.template import get_custom_template, get_template, templateflow_home
 
 BUNDLED = 'MNI152NLin2009aSym'
 

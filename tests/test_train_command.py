@@ -15,7 +15,7 @@ from test_quicksilver import legacy_state
 
 from deepreg_wf.cli import convert, train
 from deepreg_wf.quicksilver import load_checkpoint
-from deepreg_wf.quicksilver.training import load_cohort
+from deepreg_wf.training import load_cohort
 
 LEAST = {
     'features': 2,

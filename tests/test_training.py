@@ -16,10 +16,10 @@ from safetensors import safe_open
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
 from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint
 from deepreg_wf.quicksilver.architecture import HINTS
-from deepreg_wf.quicksilver.blocks import Blocks
+from deepreg_wf.quicksilver.coarse_grid import Blocks
+from deepreg_wf.quicksilver.inputs import View, mirror
 from deepreg_wf.quicksilver.prediction import propose
-from deepreg_wf.quicksilver.scene import View, mirror
-from deepreg_wf.quicksilver.training import (
+from deepreg_wf.training import (
     Cohort,
     CohortError,
     TrainingSettings,
@@ -29,13 +29,13 @@ from deepreg_wf.quicksilver.training import (
     split,
     train,
 )
-from deepreg_wf.quicksilver.training.augment import vary
-from deepreg_wf.quicksilver.training.calibration import calibrate
-from deepreg_wf.quicksilver.training.cohort import TEMPLATE
-from deepreg_wf.quicksilver.training.exercises import cases, collate, lead, show
-from deepreg_wf.quicksilver.training.fit import Fit, Plan
-from deepreg_wf.quicksilver.training.samples import Sample, known_geodesic
-from deepreg_wf.quicksilver.training.teachers import Pair, choose_pairs, teach
+from deepreg_wf.training.augmentation import vary
+from deepreg_wf.training.calibration import calibrate
+from deepreg_wf.training.cohort import TEMPLATE
+from deepreg_wf.training.examples import cases, collate, lead, show
+from deepreg_wf.training.samples import Sample, known_geodesic
+from deepreg_wf.training.targets import Pair, choose_pairs, teach
+from deepreg_wf.training.trainer import Fit, Plan
 
 SHAPE, SPACING = (24, 28, 24), (6.0, 6.0, 6.0)
 BLOCKS = 6.0
@@ -265,7 +265,7 @@ def test_a_training_that_was_cut_off_ends_where_the_whole_one_does(tmp_path: Pat
             raise _Interrupted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('deepreg_wf.quicksilver.training.fit.SAVE_EVERY', 0.0)
+        patch.setattr('deepreg_wf.training.trainer.SAVE_EVERY', 0.0)
         with pytest.raises(_Interrupted):
             parts.run(interrupt)
     resumed = fit(tmp_path / 'parts')

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from deepreg_wf.brain import read_t1w
+from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import ValidateT1w
 

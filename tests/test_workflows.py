@@ -15,11 +15,11 @@ from niworkflows.utils.testing import generate_bids_skeleton
 import deepreg_wf
 import deepreg_wf.interfaces
 import deepreg_wf.workflows
-from deepreg_wf.cli.progress import Glossary
+from deepreg_wf.checkpoints.find import SHIPPED
+from deepreg_wf.engine.progress import Glossary
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Anatomical, Registration
-from deepreg_wf.templates import Template, merge_resolutions
-from deepreg_wf.weights import SHIPPED
+from deepreg_wf.templates.template import Template, merge_resolutions
 from deepreg_wf.workflows import init_deepreg_wf, single_subject_name
 
 TURNED = 'subject-to-template'

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf import __version__
+from deepreg_wf.app.summary import SOME_FAILED
 from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
 from deepreg_wf.cli.parser import build_parser
-from deepreg_wf.cli.summary import SOME_FAILED
 from deepreg_wf.settings import limits_of
 
 TARGET = Path(__file__).resolve().parents[1] / 'boutiques.json'

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .align import LADDERS, Alignment, align
-from .check import check_alignment, check_brain
-from .similarity import overlap, similarity
+from deepreg_wf.affine.align import LADDERS, Alignment, align
+from deepreg_wf.affine.plausibility import check_alignment, check_brain
+from deepreg_wf.affine.similarity import overlap, similarity
 
 __all__ = [
     'LADDERS',

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from scipy import linalg
 from scipy.spatial.transform import Rotation
 
-from ..brain.mask import Mask
-from ..spatial import VoxelGrid
-from .brain import Brain
-from .learned import learned_start
-from .refine import COARSE, FINE, SLOPPY, refine
-from .similarity import overlap, similarity
-from .start import centred_start, search
+from deepreg_wf.affine.brain import Brain
+from deepreg_wf.affine.gauss_newton import COARSE, FINE, SLOPPY, refine
+from deepreg_wf.affine.initialise import centred_start, search
+from deepreg_wf.affine.network_start import learned_start
+from deepreg_wf.affine.similarity import overlap, similarity
+from deepreg_wf.spatial import VoxelGrid
+from deepreg_wf.spatial.masks import Mask
 
 SPACING = 3.0
 """Of the grids that are registered, in mm, unless the template's is coarser."""

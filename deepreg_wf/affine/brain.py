@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..brain import resample_brain, upright_grid
-from ..brain.mask import Mask
-from ..spatial import VoxelGrid
+from deepreg_wf.spatial import VoxelGrid
+from deepreg_wf.spatial.isotropic import resample_brain, upright_grid
+from deepreg_wf.spatial.masks import Mask
 
 MARGIN_MM = 12.0
 """Room around the brain, for the smoothing of the coarse levels and the surface of another one."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..spatial import Transform, resample
-from .brain import Brain
+from deepreg_wf.affine.brain import Brain
+from deepreg_wf.spatial import Transform, resample
 
 SMOOTHING_MM = 4.0
 """Standard deviation of the Gaussian that makes the folds of different people comparable.

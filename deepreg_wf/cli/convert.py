@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__
-from .main import USAGE_ERROR
-from .parser import Parser
-from .summary import ALL_DONE
+from deepreg_wf import __version__
+from deepreg_wf.app.summary import ALL_DONE
+from deepreg_wf.cli.main import USAGE_ERROR
+from deepreg_wf.cli.parser import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 where the file is unusable.
     """
     options = build_parser().parse_args(argv)
-    from ..quicksilver import WeightsError, convert_legacy, save_checkpoint
+    from deepreg_wf.quicksilver import WeightsError, convert_legacy, save_checkpoint
 
     try:
         checkpoint = convert_legacy(options.legacy, role=options.role, dropout=options.dropout)

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..errors import InputError
-from .main import USAGE_ERROR
-from .main import main as run
-from .parser import parse_settings
-from .summary import ALL_DONE, SOME_FAILED
+from deepreg_wf import __version__
+from deepreg_wf.app.summary import ALL_DONE, SOME_FAILED
+from deepreg_wf.cli.main import USAGE_ERROR
+from deepreg_wf.cli.main import main as run
+from deepreg_wf.cli.parser import parse_settings
+from deepreg_wf.errors import InputError
 
 if TYPE_CHECKING:
-    from ..demo import Subject, Truth
+    from deepreg_wf.demo import Subject, Truth
 
 _CONTENT = {'bids', 'derivatives', 'truth', 'work'}
 _EPILOG = 'Further options go to deepreg_wf as they are; see deepreg_wf --help.'
@@ -82,7 +82,7 @@ def _prepare(out: Path) -> None:
 
 
 def _write_dataset(out: Path) -> dict[str, Truth]:
-    from ..demo import SUBJECTS, write_demo_dataset
+    from deepreg_wf.demo import SUBJECTS, write_demo_dataset
 
     print(f'Making {len(SUBJECTS)} synthetic subjects in {out / "bids"}', flush=True)
     truths = {}
@@ -105,8 +105,8 @@ def _summary(subject: Subject, truth: Truth) -> str:
 
 
 def _print_errors(out: Path, truths: Mapping[str, Truth]) -> None:
-    from ..demo import brain_points, registration_errors
-    from ..spaces import BUNDLED
+    from deepreg_wf.demo import brain_points, registration_errors
+    from deepreg_wf.templates.spaces import BUNDLED
 
     points = brain_points(out / 'work' / 'templates')
     print('\nDistance of brain points from their true place, mean / 95th percentile in mm')

@@ -8,17 +8,17 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
-from ..derivatives import write_json, write_text
-from ..errors import InputError
-from .main import INTERRUPTED, USAGE_ERROR
-from .parser import Parser
-from .summary import ALL_DONE, SOME_FAILED
+from deepreg_wf import __version__
+from deepreg_wf.app.summary import ALL_DONE, SOME_FAILED
+from deepreg_wf.bids.entities import write_json, write_text
+from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.cli.parser import Parser
+from deepreg_wf.errors import InputError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from ..evaluation import Evaluation, Pair
+    from deepreg_wf.evaluation import Evaluation, Pair
 
 _DESCRIPTION = """\
 Measure how good transforms are, of whatever tool: overlap of labels, Jacobian determinants, and
@@ -147,7 +147,7 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ..evaluation import read_pairs
+    from deepreg_wf.evaluation import read_pairs
 
     pairs = read_pairs(options.pairs) if options.pairs else [_single(options)]
     _make(options.output_dir)
@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _single(options: argparse.Namespace) -> Pair:
-    from ..evaluation import Pair, pair_name
+    from deepreg_wf.evaluation import Pair, pair_name
 
     return Pair(
         name=pair_name(options.moving_labels, options.fixed_labels),
@@ -213,7 +213,7 @@ def _result(task: Future[Evaluation | str]) -> Evaluation | str:
 
 
 def _attempt(pair: Pair, of_interest: Collection[int]) -> Evaluation | str:
-    from ..evaluation import evaluate
+    from deepreg_wf.evaluation import evaluate
 
     try:
         return evaluate(pair, of_interest)
@@ -224,7 +224,7 @@ def _attempt(pair: Pair, of_interest: Collection[int]) -> Evaluation | str:
 
 
 def _write(folder: Path, done: Sequence[Evaluation]) -> None:
-    from ..evaluation import tables
+    from deepreg_wf.evaluation import tables
 
     figures = [evaluation.figures for evaluation in done]
     overlaps = [row for evaluation in done for row in evaluation.overlaps]
@@ -255,7 +255,7 @@ def _warn_of_uneven_methods(done: Sequence[Evaluation]) -> None:
 
 
 def _title(pair: Pair) -> str:
-    from ..evaluation.pairs import NOT_GIVEN
+    from deepreg_wf.evaluation.pairs import NOT_GIVEN
 
     return pair.name if pair.method == NOT_GIVEN else f'{pair.name}, {pair.method}'
 

@@ -6,9 +6,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ..errors import InputError
-from ..troubles import explain
-from .parser import parse_settings
+from deepreg_wf.cli.parser import parse_settings
+from deepreg_wf.errors import InputError
+from deepreg_wf.utils.os_errors import explain
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings(words)
         # Reading the words is quick, and stays so: what runs is imported only now.
-        from .run import run
+        from deepreg_wf.app.run import run
 
         return run(settings, command_line=shlex.join(['deepreg_wf', *words]))
     except InputError as error:

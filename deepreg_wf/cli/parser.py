@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import __version__
-from ..errors import InputError
-from ..settings import (
+from deepreg_wf import __version__
+from deepreg_wf.errors import InputError
+from deepreg_wf.settings import (
     AFFINE_METHODS,
     ANALYSIS_LEVELS,
     DEFAULT_SPACE,

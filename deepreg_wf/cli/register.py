@@ -8,18 +8,24 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__
-from ..errors import InputError
-from ..settings import MOMENTUM_METHODS, SKULL_STRIP_MODES, Anatomical, Execution, Registration
-from .execute import configure, execute
-from .failures import Failure, first_of_each
-from .inputs import make_writable
-from .logs import Streams, libraries_to
-from .main import INTERRUPTED, USAGE_ERROR
-from .parser import Parser
-from .progress import Glossary, open_display
-from .resources import plan_resources, share_processors
-from .summary import ALL_DONE, SOME_FAILED
+from deepreg_wf import __version__
+from deepreg_wf.app.inputs import make_writable
+from deepreg_wf.app.summary import ALL_DONE, SOME_FAILED
+from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.cli.parser import Parser
+from deepreg_wf.engine.execute import configure, execute
+from deepreg_wf.engine.failures import Failure, first_of_each
+from deepreg_wf.engine.logs import Streams, libraries_to
+from deepreg_wf.engine.progress import Glossary, open_display
+from deepreg_wf.engine.resources import plan_resources, share_processors
+from deepreg_wf.errors import InputError
+from deepreg_wf.settings import (
+    MOMENTUM_METHODS,
+    SKULL_STRIP_MODES,
+    Anatomical,
+    Execution,
+    Registration,
+)
 
 _EPILOG = """\
 Written: PREFIX and Warped.nii.gz (the moving image on the grid of the fixed one),
@@ -115,7 +121,7 @@ def _run(options: argparse.Namespace, work_dir: Path, streams: Streams) -> list[
     for old in crash_dir.glob('crash-*'):
         old.unlink()
     configure(resources, execution, crash_dir=crash_dir)
-    from ..workflows.pair import FIXED, MOVING, init_pair_wf
+    from deepreg_wf.workflows.pair import FIXED, MOVING, init_pair_wf
 
     absolute = {
         name: None if getattr(options, name) is None else getattr(options, name).absolute()

@@ -10,16 +10,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..errors import InputError
-from ..settings import DEFAULT_SPACE
-from .main import INTERRUPTED, USAGE_ERROR
-from .parser import Parser
-from .resources import available_processors, resolve_device, share_processors
-from .summary import ALL_DONE
+from deepreg_wf import __version__
+from deepreg_wf.app.summary import ALL_DONE
+from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.cli.parser import Parser
+from deepreg_wf.engine.resources import available_processors, resolve_device, share_processors
+from deepreg_wf.errors import InputError
+from deepreg_wf.settings import DEFAULT_SPACE
 
 if TYPE_CHECKING:
-    from ..quicksilver.training import Cohort, TrainingSettings
+    from deepreg_wf.training import Cohort, TrainingSettings
 
 COHORT_FILE = 'cohort.safetensors'
 
@@ -148,13 +148,13 @@ def _add_training(parser: Parser) -> None:
 
 def _find_cohort(options: argparse.Namespace, device: str) -> Cohort:
     """Read the cohort that the call names, or make it of a dataset."""
-    from ..quicksilver.training import CohortError, load_cohort
+    from deepreg_wf.training import CohortError, load_cohort
 
     path = options.cohort
     if path.is_dir():
         path = options.output_dir / COHORT_FILE
         if not path.exists():
-            from .cohort import make_cohort
+            from deepreg_wf.app.cohort import make_cohort
 
             make_cohort(options, path, device)
     try:
@@ -166,9 +166,9 @@ def _find_cohort(options: argparse.Namespace, device: str) -> Cohort:
 def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
     import torch
 
-    from ..icstn.training import train_affine
-    from ..quicksilver.training import train
-    from ..reports.training import draw_training
+    from deepreg_wf.reports.training import draw_training
+    from deepreg_wf.training import train
+    from deepreg_wf.training.localisation import train_affine
 
     torch.set_num_threads(options.nprocs or available_processors())
     settings = _settings(options)
@@ -199,7 +199,7 @@ def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
 
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:
-    from ..quicksilver.training import TrainingSettings
+    from deepreg_wf.training import TrainingSettings
 
     given = {
         field.name: getattr(options, field.name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .dataset import SUBJECTS, Subject, brain_points, write_demo_dataset
-from .score import Errors, registration_errors
-from .truth import Truth, draw_truth
+from deepreg_wf.demo.dataset import SUBJECTS, Subject, brain_points, write_demo_dataset
+from deepreg_wf.demo.score import Errors, registration_errors
+from deepreg_wf.demo.truth import Truth, draw_truth
 
 __all__ = [
     'SUBJECTS',

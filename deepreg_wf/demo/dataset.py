@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from .. import __version__
-from ..derivatives import write_json, write_text
-from ..drafts import replacing
-from ..spaces import BUNDLED
-from ..spatial import VoxelGrid, write_composite
-from ..templates import get_template
-from .truth import Truth, draw_truth
+from deepreg_wf import __version__
+from deepreg_wf.bids.entities import write_json, write_text
+from deepreg_wf.demo.truth import Truth, draw_truth
+from deepreg_wf.spatial import VoxelGrid, write_composite
+from deepreg_wf.templates.spaces import BUNDLED
+from deepreg_wf.templates.template import get_template
+from deepreg_wf.utils.atomic import replacing
 
 FIELD_OF_VIEW_MARGIN = 12.0
 """Room between the brain and the border of a native image, in mm."""

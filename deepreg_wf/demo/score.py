@@ -9,8 +9,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from ..spatial import read_composite
-from .truth import Truth
+from deepreg_wf.demo.truth import Truth
+from deepreg_wf.spatial import read_composite
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..spatial import VoxelGrid
+from deepreg_wf.spatial import VoxelGrid
 
 METRIC = {'alpha': 0.3, 'beta': 0.1, 'gamma': 0.03}
 """Another metric than the one that is matched with: real brains do not know it either."""
@@ -96,7 +96,7 @@ def draw_truth(
     """
     import torch
 
-    from ..lddmm import Metric, fields, shoot
+    from deepreg_wf.lddmm import Metric, fields, shoot
 
     mask, grid = _field_of_view(brain, affine)
     metric = Metric(grid.shape, grid.spacing, **METRIC)

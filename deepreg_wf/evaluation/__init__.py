@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .maps import Step, inverse_error, jacobian_determinant, load_map
-from .overlap import Overlap, label_overlaps, read_labels
-from .pairs import Evaluation, Pair, evaluate, pair_name, read_pairs
+from deepreg_wf.evaluation.maps import Step, inverse_error, jacobian_determinant, load_map
+from deepreg_wf.evaluation.overlap import Overlap, label_overlaps, read_labels
+from deepreg_wf.evaluation.pairs import Evaluation, Pair, evaluate, pair_name, read_pairs
 
 __all__ = [
     'Evaluation',

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..spatial import Chain, Transform, VoxelGrid, load_chain
+from deepreg_wf.errors import InputError
+from deepreg_wf.spatial import Chain, Transform, VoxelGrid, load_chain
 
 Array = NDArray[np.float64]
 

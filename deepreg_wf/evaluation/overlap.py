@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..spatial import Chain, VoxelGrid, load_image, resample
+from deepreg_wf.errors import InputError
+from deepreg_wf.spatial import Chain, VoxelGrid, load_image, resample
 
 Labels = NDArray[np.int32]
 

@@ -11,11 +11,18 @@ from statistics import fmean
 
 import numpy as np
 
-from ..errors import InputError
-from ..spatial import Chain, VoxelGrid
-from .maps import Array, Step, inverse_error, jacobian_determinant, load_map, regularity
-from .overlap import Labels, Overlap, label_overlaps, read_labels
-from .tables import Row
+from deepreg_wf.errors import InputError
+from deepreg_wf.evaluation.maps import (
+    Array,
+    Step,
+    inverse_error,
+    jacobian_determinant,
+    load_map,
+    regularity,
+)
+from deepreg_wf.evaluation.overlap import Labels, Overlap, label_overlaps, read_labels
+from deepreg_wf.evaluation.tables import Row
+from deepreg_wf.spatial import Chain, VoxelGrid
 
 IDENTITY = 'identity'
 """Word in the place of a file for the map that moves nothing."""

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..derivatives import write_json, write_text
-from ..errors import InputError
-from ..lddmm import Metric, shoot
-from ..spatial import (
+from deepreg_wf.bids.entities import write_json, write_text
+from deepreg_wf.errors import InputError
+from deepreg_wf.group.averages import Field, Moments, check_same, evened
+from deepreg_wf.group.members import Member
+from deepreg_wf.group.modes import Mode, Momenta
+from deepreg_wf.lddmm import Metric, shoot
+from deepreg_wf.spatial import (
     Transform,
     VoxelGrid,
     load_image,
@@ -23,9 +26,6 @@ from ..spatial import (
     save_image,
     save_vector,
 )
-from .averages import Field, Moments, check_same, evened
-from .members import Member
-from .modes import Mode, Momenta
 
 FOLDER = 'group'
 """Where the images of a group are, in the folder of the derivatives."""

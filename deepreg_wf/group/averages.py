@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..spatial import VoxelGrid, load_image
+from deepreg_wf.errors import InputError
+from deepreg_wf.spatial import VoxelGrid, load_image
 
 Field = NDArray[np.float32]
 

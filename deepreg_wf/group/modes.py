@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..lddmm import Metric
-from ..lddmm.lattice import Lattice, coarsest_spacing
-from ..lddmm.matching import NEGLIGIBLE_GAIN
-from .components import Components
+from deepreg_wf.group.components import Components
+from deepreg_wf.lddmm import Metric
+from deepreg_wf.lddmm.lattice import Lattice, coarsest_spacing
+from deepreg_wf.lddmm.matching import NEGLIGIBLE_GAIN
 
 MODES = 5
 """Modes that are kept."""

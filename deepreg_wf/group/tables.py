@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..derivatives import write_json, write_text
-from ..reports.thresholds import CRITERIA, Criterion, Grade, overall
-from .members import Member
+from deepreg_wf.bids.entities import write_json, write_text
+from deepreg_wf.group.members import Member
+from deepreg_wf.qc.criteria import CRITERIA, Criterion, Grade, overall
 
 NAME = 'group_desc-registration_qc'
 

@@ -10,7 +10,7 @@ _HOMES = {
     'BiasCorrect': 'anatomical',
     'PrepareTemplate': 'template',
     'SelectTemplate': 'template',
-    'StopOnDoubt': 'doubt',
+    'StopOnDoubt': 'checks',
     'AffineAlign': 'affine',
     'FillLesion': 'affine',
     'PredictMomentum': 'prediction',

@@ -46,7 +46,7 @@ def load_brain(
     *,
     scale: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, VoxelGrid]:
-    """Read a brain as `load_tensor` does, and scale its intensities, by default as matching does."""
+    """Read a brain and scale its intensities, by default as matching does."""
     from deepreg_wf.lddmm import normalise
 
     image, own_grid = load_tensor(path, device, grid)
@@ -54,5 +54,3 @@ def load_brain(
         return (scale or normalise)(image), own_grid
     except ValueError as error:
         raise InputError(f'{path}: {error}; look at the brain mask and the affine.') from None
-
-

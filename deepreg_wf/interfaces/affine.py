@@ -17,12 +17,12 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from deepreg_wf.interfaces.doubt import doubt_of
+from deepreg_wf.interfaces.checks import doubt_of
 
 LOGGER = logging.getLogger('nipype.interface')
 
 FAR_MM = 100.0
-"""Distance from the template that scanners hardly give a brain: its middle is in that of the coil."""
+"""Implausible distance from the template: scanners place the head in the centre of the coil."""
 
 TURNED = 50.0
 """Rotation in degrees that no head in a coil has."""
@@ -70,9 +70,10 @@ class AffineAlign(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.affine import align, check_alignment
-        from deepreg_wf.brain import resample_brain
+        from deepreg_wf.affine.align import align
+        from deepreg_wf.affine.plausibility import check_alignment
         from deepreg_wf.spatial import save_affine, save_image
+        from deepreg_wf.spatial.isotropic import resample_brain
 
         inputs = self.inputs
         moving = load_brain(inputs.moving_image, inputs.moving_mask)
@@ -140,8 +141,8 @@ class AffineAlign(SimpleInterface):
 
 def load_brain(image: str, mask: str) -> Any:
     """Intensities, mask and grid of a brain, as the affine registration takes them."""
-    from deepreg_wf.brain import read_mask
     from deepreg_wf.spatial import load_image
+    from deepreg_wf.spatial.masks import read_mask
 
     data, grid = load_image(image)
     return data, read_mask(mask, grid), grid
@@ -181,13 +182,7 @@ class FillLesion(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.spatial import (
-            Transform,
-            load_affine,
-            load_image,
-            resample,
-            save_image,
-        )
+        from deepreg_wf.spatial import Transform, load_affine, load_image, resample, save_image
 
         self._results['out_file'] = self.inputs.in_file
         if not isdefined(self.inputs.lesion_mask):

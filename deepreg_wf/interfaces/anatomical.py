@@ -18,7 +18,7 @@ from nipype.interfaces.base import (
 
 from deepreg_wf.interfaces._tensors import ComputeInputSpec
 from deepreg_wf.interfaces.affine import load_brain
-from deepreg_wf.interfaces.doubt import doubt_of
+from deepreg_wf.interfaces.checks import doubt_of
 
 LOGGER = logging.getLogger('nipype.interface')
 
@@ -45,7 +45,7 @@ class ValidateT1w(SimpleInterface):
     output_spec = _ValidateT1wOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.brain import read_t1w
+        from deepreg_wf.anatomical.validate import read_t1w
         from deepreg_wf.spatial import save_image
 
         image = read_t1w(self.inputs.in_file)
@@ -114,7 +114,8 @@ class SkullStrip(SimpleInterface):
         return runtime
 
     def _find(self, data: Any, grid: Any) -> Any:
-        from deepreg_wf.brain import PRECOMPUTED, Extraction, adopt_mask, extract_brain
+        from deepreg_wf.anatomical.mask import adopt_mask
+        from deepreg_wf.anatomical.skullstrip.extract import PRECOMPUTED, Extraction, extract_brain
 
         inputs = self.inputs
         check = self._make_check(data, grid)
@@ -135,7 +136,7 @@ class SkullStrip(SimpleInterface):
 
     def _make_check(self, data: Any, grid: Any) -> Any:
         """What a mask has to pass: its brain can be aligned with the template."""
-        from deepreg_wf.affine import check_brain
+        from deepreg_wf.affine.plausibility import check_brain
 
         inputs = self.inputs
         if not isdefined(inputs.template):
@@ -171,8 +172,9 @@ class BiasCorrect(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.brain import correct_bias, read_mask
+        from deepreg_wf.anatomical.bias import correct_bias
         from deepreg_wf.spatial import load_image, save_image
+        from deepreg_wf.spatial.masks import read_mask
 
         data, grid = load_image(self.inputs.in_file)
         mask = read_mask(self.inputs.in_mask, grid)

@@ -74,8 +74,8 @@ class DerivativesDataSink(SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.derivatives import write_json
-        from deepreg_wf.drafts import replacing
+        from deepreg_wf.bids.entities import write_json
+        from deepreg_wf.utils.atomic import replacing
 
         target = Path(self.inputs.base_directory).absolute() / self._relative_path()
         with replacing(target) as draft:
@@ -88,7 +88,7 @@ class DerivativesDataSink(SimpleInterface):
         return runtime
 
     def _relative_path(self) -> Path:
-        from deepreg_wf.derivatives import derivative_path
+        from deepreg_wf.bids.entities import derivative_path
 
         name = Path(self.inputs.in_file)
         is_image = name.name.endswith(('.nii', '.nii.gz'))
@@ -129,7 +129,7 @@ class StoreFile(SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.drafts import replacing
+        from deepreg_wf.utils.atomic import replacing
 
         with replacing(self.inputs.out_file) as draft:
             shutil.copyfile(self.inputs.in_file, draft)

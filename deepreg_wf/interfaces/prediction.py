@@ -43,7 +43,7 @@ class PredictMomentum(SimpleInterface):
 
     Examples
     --------
-    >>> from deepreg_wf.weights import SHIPPED
+    >>> from deepreg_wf.checkpoints.find import SHIPPED
     >>> predict = PredictMomentum(weights=SHIPPED / 'prediction.safetensors')
     >>> predict.inputs.moving_image = 'template_brain.nii.gz'
     >>> predict.inputs.fixed_image = 'aligned.nii.gz'
@@ -81,7 +81,7 @@ class CorrectMomentum(SimpleInterface):
 
     Examples
     --------
-    >>> from deepreg_wf.weights import SHIPPED
+    >>> from deepreg_wf.checkpoints.find import SHIPPED
     >>> correct = CorrectMomentum(weights=SHIPPED / 'correction.safetensors')
     >>> correct.inputs.moving_image = 'template_brain.nii.gz'
     >>> correct.inputs.fixed_image = 'aligned.nii.gz'
@@ -136,7 +136,7 @@ class TransformUncertainty(SimpleInterface):
 
     Examples
     --------
-    >>> from deepreg_wf.weights import SHIPPED
+    >>> from deepreg_wf.checkpoints.find import SHIPPED
     >>> draw = TransformUncertainty(weights=SHIPPED / 'probabilistic.safetensors', samples=2)
     >>> draw.inputs.moving_image = 'template_brain.nii.gz'
     >>> draw.inputs.fixed_image = 'aligned.nii.gz'

@@ -20,9 +20,7 @@ from nipype.interfaces.base import (
 class _SelectTemplateInputSpec(BaseInterfaceInputSpec):
     template = Str(mandatory=True, desc='NAME[:cohort-X][:res-Y]')
     resolution = traits.Int(desc='resolution that is taken where the template names none')
-    cache_dir = Directory(
-        nohash=True, desc='folder for what is derived from the bundled template'
-    )
+    cache_dir = Directory(nohash=True, desc='folder for what is derived from the bundled template')
 
 
 class _SelectTemplateOutputSpec(TraitedSpec):
@@ -46,8 +44,8 @@ class SelectTemplate(SimpleInterface):
     output_spec = _SelectTemplateOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.spaces import SpaceSpec
-        from deepreg_wf.templates import get_template
+        from deepreg_wf.templates.spaces import SpaceSpec
+        from deepreg_wf.templates.template import get_template
 
         asked = SpaceSpec.from_string(self.inputs.template)
         name = asked.space + (f':cohort-{asked.cohort}' if asked.cohort else '')
@@ -97,8 +95,11 @@ class PrepareTemplate(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.brain import read_mask, read_t1w, registration_grid, resample_brain
+        from deepreg_wf.anatomical.validate import read_t1w
         from deepreg_wf.spatial import save_image
+        from deepreg_wf.spatial.isotropic import resample_brain
+        from deepreg_wf.spatial.masks import read_mask
+        from deepreg_wf.templates.registration_grid import registration_grid
 
         template = read_t1w(self.inputs.in_file)
         mask = template.data > 0

@@ -109,9 +109,9 @@ class ResampleTransform(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.spatial import VoxelGrid, read_composite, write_composite
+        from deepreg_wf.spatial import load_grid, read_composite, write_composite
 
-        view = VoxelGrid.from_image(self.inputs.reference_image).canonical()
+        view = load_grid(self.inputs.reference_image).canonical()
         grid = view.resampled(self.inputs.spacing)
         transform = read_composite(self.inputs.in_file).resampled(grid)
         out_file = Path(runtime.cwd) / f'{Path(self.inputs.in_file).stem}_resampled.h5'
@@ -163,11 +163,17 @@ class ApplyTransforms(SimpleInterface):
     output_spec = _ApplyTransformsOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.spatial import VoxelGrid, load_image, load_transform, resample, save_image
-        from deepreg_wf.spatial.files import lossless_dtype
+        from deepreg_wf.spatial import (
+            load_grid,
+            load_image,
+            load_transform,
+            resample,
+            save_image,
+        )
+        from deepreg_wf.spatial.nifti import lossless_dtype
 
         data, source = load_image(self.inputs.in_file)
-        target = VoxelGrid.from_image(self.inputs.reference_image)
+        target = load_grid(self.inputs.reference_image)
         resampled = resample(
             data,
             source,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from . import diagnostics, fields
-from .descent import Schedule
-from .images import normalise
-from .matching import DEFAULT_SIMILARITY, Match, match
-from .metric import DEFAULT_METRIC, Metric
-from .original import ORIGINAL_METRIC, shoot_original
-from .shooting import Geodesic, shoot, shoot_inverse, shoot_invertible
-from .similarity import LNCC, SSD
+from deepreg_wf.lddmm import diagnostics, fields
+from deepreg_wf.lddmm.images import normalise
+from deepreg_wf.lddmm.lbfgs import Schedule
+from deepreg_wf.lddmm.legacy import ORIGINAL_METRIC, shoot_original
+from deepreg_wf.lddmm.matching import DEFAULT_SIMILARITY, Match, match
+from deepreg_wf.lddmm.metric import DEFAULT_METRIC, Metric
+from deepreg_wf.lddmm.shooting import Geodesic, shoot, shoot_inverse, shoot_invertible
+from deepreg_wf.lddmm.similarity import LNCC, SSD
 
 __all__ = [
     'DEFAULT_METRIC',

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import fields
+from deepreg_wf.lddmm import fields
 
 
 def length(displacement: Tensor, spacing: Sequence[float]) -> Tensor:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import fields
-from .lattice import Lattice
-from .metric import Metric
-from .shooting import Path, follow, steps_needed
-from .similarity import LNCC, SSD, Mismatch
+from deepreg_wf.lddmm import fields
+from deepreg_wf.lddmm.lattice import Lattice
+from deepreg_wf.lddmm.metric import Metric
+from deepreg_wf.lddmm.shooting import Path, follow, steps_needed
+from deepreg_wf.lddmm.similarity import LNCC, SSD, Mismatch
 
 MIN_JACOBIAN = 0.1
 """Least local volume change that a step may lead to, either way.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import spectral
-from .metric import Metric
+from deepreg_wf.lddmm import spectral
+from deepreg_wf.lddmm.metric import Metric
 
 MARGIN = 4.0
 """Decay lengths of the kernel between an image and its periodic copy."""

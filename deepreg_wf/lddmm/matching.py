@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .descent import Progress, Schedule, minimise
-from .energy import Energy, Pair
-from .images import block_average, content_box, pad_to_multiple
-from .lattice import Lattice, coarsest_spacing
-from .metric import Metric
-from .similarity import LNCC, SSD
+from deepreg_wf.lddmm.energy import Energy, Pair
+from deepreg_wf.lddmm.images import block_average, content_box, pad_to_multiple
+from deepreg_wf.lddmm.lattice import Lattice, coarsest_spacing
+from deepreg_wf.lddmm.lbfgs import Progress, Schedule, minimise
+from deepreg_wf.lddmm.metric import Metric
+from deepreg_wf.lddmm.similarity import LNCC, SSD
 
 DEFAULT_SIMILARITY = LNCC(width=2.0, weight=0.2)
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import fields
-from .lattice import Lattice
-from .metric import Metric
-from .spectral import along
+from deepreg_wf.lddmm import fields
+from deepreg_wf.lddmm.lattice import Lattice
+from deepreg_wf.lddmm.metric import Metric
+from deepreg_wf.lddmm.spectral import along
 
 MIN_STEPS = 4
 """Fewest time steps; on smooth momenta more of them change the maps by less than 0.01 voxel."""

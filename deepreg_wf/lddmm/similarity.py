@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .spectral import resample
+from deepreg_wf.lddmm.spectral import resample
 
 Mismatch = Callable[[Tensor, Tensor | None], Tensor]
 """The energy of a warped moving image, (X, Y, Z), and its weights against a given fixed image."""

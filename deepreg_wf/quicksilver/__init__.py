@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ..networks import WeightsError
-from .architecture import QuicksilverNet
-from .legacy import convert_legacy
-from .prediction import correct, predict, prepare_image
-from .uncertainty import draw_momenta, sample_uncertainty
-from .weights import (
+from deepreg_wf.checkpoints.files import WeightsError
+from deepreg_wf.quicksilver.architecture import QuicksilverNet
+from deepreg_wf.quicksilver.checkpoint import (
     Checkpoint,
     Spec,
     load_checkpoint,
     load_network,
     save_checkpoint,
 )
+from deepreg_wf.quicksilver.legacy import convert_legacy
+from deepreg_wf.quicksilver.prediction import correct, predict, prepare_image
+from deepreg_wf.quicksilver.uncertainty import draw_momenta, sample_uncertainty
 
 __all__ = [
     'Checkpoint',

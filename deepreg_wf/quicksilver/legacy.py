@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lddmm import ORIGINAL_METRIC
-from ..lddmm.metric import Parameters
-from ..networks import WeightsError
-from .architecture import QuicksilverNet
-from .weights import Checkpoint, Spec
+from deepreg_wf.checkpoints.files import WeightsError
+from deepreg_wf.lddmm import ORIGINAL_METRIC
+from deepreg_wf.lddmm.metric import Parameters
+from deepreg_wf.quicksilver.architecture import QuicksilverNet
+from deepreg_wf.quicksilver.checkpoint import Checkpoint, Spec
 
 LICENCE = 'that of the original weights: academic and non-commercial use only'
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..lddmm.images import content_box
+from deepreg_wf.lddmm.images import content_box
 
 
 def fitting(occupied: Tensor) -> tuple[int, int, int]:

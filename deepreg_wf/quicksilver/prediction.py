@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..lddmm import Metric, normalise
-from .architecture import QuicksilverNet
-from .blocks import Blocks
-from .patches import average, corners, fitting, gather
-from .scene import Scene, View, mirror
-from .weights import Checkpoint, Spec
+from deepreg_wf.lddmm import Metric, normalise
+from deepreg_wf.quicksilver.architecture import QuicksilverNet
+from deepreg_wf.quicksilver.checkpoint import Checkpoint, Spec
+from deepreg_wf.quicksilver.coarse_grid import Blocks
+from deepreg_wf.quicksilver.inputs import Scene, View, mirror
+from deepreg_wf.quicksilver.patches import average, corners, fitting, gather
 
 BATCH_SIZE = 32
 """Patches that go through a network at once, unless told otherwise."""

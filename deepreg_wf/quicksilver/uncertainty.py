@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..lddmm import Metric, shoot
-from .prediction import BATCH_SIZE, propose, scene_of
-from .weights import Checkpoint
+from deepreg_wf.lddmm import Metric, shoot
+from deepreg_wf.quicksilver.checkpoint import Checkpoint
+from deepreg_wf.quicksilver.prediction import BATCH_SIZE, propose, scene_of
 
 
 def draw_momenta(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deepreg_wf._lazy import lazy_exports
 
 _HOMES = {
-    'write_subject_report': 'page',
+    'write_subject_report': 'subject',
     'write_group_report': 'group',
     'Volume': 'volumes',
     'Reference': 'figures',
@@ -13,12 +13,9 @@ _HOMES = {
     'alignment_figure': 'figures',
     'log_jacobian_figure': 'figures',
     'magnitude_figure': 'figures',
-    'convergence_figure': 'charts',
-    'quality_table': 'fragments',
-    'summary': 'fragments',
-    'CRITERIA': 'thresholds',
-    'Grade': 'thresholds',
-    'overall': 'thresholds',
+    'convergence_figure': 'convergence',
+    'quality_table': 'html',
+    'summary': 'html',
 }
 
 __all__ = list(_HOMES)

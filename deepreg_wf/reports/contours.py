@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .mosaic import Mosaic
-from .volumes import Volume
+from deepreg_wf.reports.mosaic import Mosaic
+from deepreg_wf.reports.volumes import Volume
 
 _SMOOTHING = 0.8  # pixels; takes the staircase of a binary mask away and little else
 _TOLERANCE = 0.12  # pixels that a vertex may lie off the chord of its neighbours to be dropped

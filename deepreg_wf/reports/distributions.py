@@ -7,8 +7,8 @@ from html import escape
 
 import numpy as np
 
-from . import svg
-from .thresholds import Criterion, Grade
+from deepreg_wf.qc.criteria import Criterion, Grade
+from deepreg_wf.reports import svg
 
 _WIDTH, _HEIGHT = 1200, 74
 _LEFT, _RIGHT = 400, 130  # beside the scale: the name of the figure, and its median

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import svg
-from .contours import Outline, tissue_levels, trace
-from .mosaic import Mosaic, Panel, lay_out
-from .volumes import Volume
+from deepreg_wf.reports import svg
+from deepreg_wf.reports.contours import Outline, tissue_levels, trace
+from deepreg_wf.reports.mosaic import Mosaic, Panel, lay_out
+from deepreg_wf.reports.volumes import Volume
 
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 SKY, ORANGE, VERMILION, YELLOW = '#56b4e9', '#e69f00', '#d55e00', '#f0e442'

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from deepreg_wf.derivatives import write_text
-
-from .distributions import distribution_figure, scores_figure
-from .figures import Reference, alignment_figure, log_jacobian_figure, magnitude_figure
-from .fragments import render
-from .thresholds import CRITERIA, Grade, overall
-from .volumes import Volume
+from deepreg_wf.bids.entities import write_text
+from deepreg_wf.qc.criteria import CRITERIA, Grade, overall
+from deepreg_wf.reports.distributions import distribution_figure, scores_figure
+from deepreg_wf.reports.figures import (
+    Reference,
+    alignment_figure,
+    log_jacobian_figure,
+    magnitude_figure,
+)
+from deepreg_wf.reports.html import render
+from deepreg_wf.reports.volumes import Volume
 
 if TYPE_CHECKING:
     from deepreg_wf.group import Atlas, Member

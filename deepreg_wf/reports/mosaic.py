@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .volumes import Volume
+from deepreg_wf.reports.volumes import Volume
 
 PIXEL = 0.75
 """Width of a pixel in millimetres; a little finer than any image that is shown."""

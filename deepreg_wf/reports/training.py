@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepreg_wf.drafts import replacing
+from deepreg_wf.utils.atomic import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ def draw_training(folder: Path) -> Path | None:
     Parameters
     ----------
     folder : Path
-        Output of `deepreg_wf.quicksilver.training.train`.
+        Output of `deepreg_wf.training.train`.
 
     Returns
     -------

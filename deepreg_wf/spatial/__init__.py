@@ -5,16 +5,8 @@ Points are in RAS+ millimetres, the world of NIfTI. ITK's LPS appears in files o
 
 from __future__ import annotations
 
-from .files import (
-    load_displacement,
-    load_image,
-    load_vector,
-    save_displacement,
-    save_image,
-    save_vector,
-)
-from .grid import VoxelGrid
-from .itk import (
+from deepreg_wf.spatial.grid import VoxelGrid
+from deepreg_wf.spatial.itk import (
     load_affine,
     load_chain,
     load_transform,
@@ -22,8 +14,17 @@ from .itk import (
     save_affine,
     write_composite,
 )
-from .resample import resample
-from .transform import Chain, Transform
+from deepreg_wf.spatial.nifti import (
+    load_displacement,
+    load_grid,
+    load_image,
+    load_vector,
+    save_displacement,
+    save_image,
+    save_vector,
+)
+from deepreg_wf.spatial.resample import resample
+from deepreg_wf.spatial.transform import Chain, Transform
 
 __all__ = [
     'Chain',
@@ -32,6 +33,7 @@ __all__ = [
     'load_affine',
     'load_chain',
     'load_displacement',
+    'load_grid',
     'load_image',
     'load_transform',
     'load_vector',

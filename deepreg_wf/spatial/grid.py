@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,19 +74,9 @@ class VoxelGrid:
         return hash((self.shape, self.affine.tobytes()))
 
     @classmethod
-    def from_image(cls, image: str | Path | SpatialImage) -> VoxelGrid:
-        """Take the grid of an image, or of the image in a file; its data is not read.
-
-        Raises
-        ------
-        InputError
-            If the file is not an image with a grid in space.
-        """
-        if isinstance(image, SpatialImage):
-            return cls(image.shape[:3], image.affine)
-        from .files import open_image
-
-        return open_image(image)[1]
+    def from_image(cls, image: SpatialImage) -> VoxelGrid:
+        """Return the grid of an image."""
+        return cls(image.shape[:3], image.affine)
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from ..drafts import replacing
-from ..errors import InputError
-from .files import LPS, check_orthogonal, load_displacement, open_image
-from .grid import VoxelGrid
-from .transform import Chain, Transform
+from deepreg_wf.errors import InputError
+from deepreg_wf.spatial.grid import VoxelGrid
+from deepreg_wf.spatial.nifti import LPS, check_orthogonal, load_displacement, open_image
+from deepreg_wf.spatial.transform import Chain, Transform
+from deepreg_wf.utils.atomic import replacing
 
 Array = NDArray[np.float64]
 

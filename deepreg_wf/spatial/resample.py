@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .grid import VoxelGrid
-from .transform import Chain, Transform, outside
+from deepreg_wf.spatial.grid import VoxelGrid
+from deepreg_wf.spatial.transform import Chain, Transform, outside
 
 Interpolation = Literal['linear', 'nearest', 'cubic']
 

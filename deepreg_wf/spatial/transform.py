@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from .grid import VoxelGrid
+from deepreg_wf.spatial.grid import VoxelGrid
 
 Array = NDArray[np.float64]
 

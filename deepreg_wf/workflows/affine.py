@@ -8,7 +8,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.affine import AffineAlign
-from deepreg_wf.interfaces.doubt import StopOnDoubt
+from deepreg_wf.interfaces.checks import StopOnDoubt
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow

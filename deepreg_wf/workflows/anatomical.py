@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from deepreg_wf.bids.precomputed import NOTHING, Precomputed
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip, ValidateT1w
-from deepreg_wf.interfaces.doubt import StopOnDoubt
-from deepreg_wf.precomputed import NOTHING, Precomputed
+from deepreg_wf.interfaces.checks import StopOnDoubt
 from deepreg_wf.settings import Anatomical
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _DEFAULTS = Anatomical()
 _STRIPPING = {
     'auto': """\
-Images that already showed nothing but a brain, as judged from their background and from the volume,
+Images that already showed nothing but a brain, as judged from their background and from the \
+volume,
 the shape and the outer layers of the rest, were kept as they were. In all others the brain was
 extracted with {citation}.
 
@@ -31,7 +32,8 @@ Brain masks that other software had computed beforehand were used where availabl
 
 """
 _PRECOMPUTED_T1W = """\
-T1-weighted images that other software had corrected for intensity non-uniformity beforehand were used
+T1-weighted images that other software had corrected for intensity non-uniformity beforehand were \
+used
 where available.
 
 """
@@ -116,7 +118,7 @@ def init_anat_preproc_wf(
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.brain import METHODS, choose_methods
+    from deepreg_wf.anatomical.skullstrip.extract import METHODS, choose_methods
 
     names = choose_methods(anatomical.skull_strip_method, anatomical.skull_strip_model)
     citation = ' or, where its mask was implausible, '.join(
@@ -142,7 +144,9 @@ def init_anat_preproc_wf(
         strip.inputs.model = str(anatomical.skull_strip_model)
     if precomputed.mask is not None:
         strip.inputs.in_mask = str(precomputed.mask)
-    skullstrip = pe.Node(strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=1.5)
+    skullstrip = pe.Node(
+        strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=1.5
+    )
     trust = pe.Node(StopOnDoubt(), name='trust', run_without_submitting=True)
     template = [('template_brain', 'template'), ('template_mask', 'template_mask')]
     workflow.connect(

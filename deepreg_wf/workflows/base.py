@@ -12,25 +12,26 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf import __version__
-from deepreg_wf.derivatives import derivative_path, parse_entities
+from deepreg_wf.bids.entities import derivative_path, parse_entities
+from deepreg_wf.bids.precomputed import NOTHING, Precomputed
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.template import PrepareTemplate
-from deepreg_wf.locks import locked
-from deepreg_wf.precomputed import NOTHING, Precomputed
 from deepreg_wf.settings import Anatomical, Registration
+from deepreg_wf.utils.locks import locked
 from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
-from deepreg_wf.workflows.space import DEFAULTS, FOUND, NATIVE, TEMPLATE, init_space_wf
+from deepreg_wf.workflows.standard_space import DEFAULTS, FOUND, NATIVE, TEMPLATE, init_space_wf
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.templates import Template
+    from deepreg_wf.templates.template import Template
 
 ANATOMICAL = Anatomical()
 """How brains are found unless told otherwise."""
 
 _DESCRIPTION = """\
-Results included in this manuscript come from registration performed using *deepreg_wf* {version}, a
+Results included in this manuscript come from registration performed using *deepreg_wf* \
+{version}, a
 BIDS-App [@bids; @bidsapps] based on *Nipype* [@nipype] and *NiWorkflows* [@niworkflows].
 
 """
@@ -213,8 +214,8 @@ batch_size, random_seed, sloppy
         The image; set to `t1w_file`, or to what was made of it before
 
     The workflow of each template, ``SPACE_wf``, takes what was prepared of it; see
-    `deepreg_wf.workflows.space.init_space_wf`. That of the image, ``anat_preproc_wf``, takes one
-    that brains are to be like.
+    `deepreg_wf.workflows.standard_space.init_space_wf`. That of the image, ``anat_preproc_wf``,
+    takes one that brains are to be like.
 
     Returns
     -------
@@ -312,7 +313,7 @@ def prepare_template(
 
 
 class SharedNode(pe.Node):
-    """A node to which several runs in one working directory may come: one runs, the others wait."""
+    """A node that several runs in one working directory share: one runs, the others wait."""
 
     def run(self, updatehash: bool = False) -> Any:
         """Run, or take what another has made meanwhile.

@@ -16,7 +16,7 @@ from deepreg_wf.workflows.base import prepare_template, single_subject_name
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.templates import Template
+    from deepreg_wf.templates.template import Template
 
 TEMPLATE_FILE = 'template.nii.gz'
 
@@ -94,6 +94,4 @@ def init_cohort_wf(
 
 
 def _export(path: Path) -> pe.Node:
-    return pe.Node(
-        StoreFile(out_file=str(path)), name='export', run_without_submitting=True
-    )
+    return pe.Node(StoreFile(out_file=str(path)), name='export', run_without_submitting=True)

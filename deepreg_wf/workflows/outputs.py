@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from deepreg_wf import sidecars
-from deepreg_wf.derivatives import bids_uri
+from deepreg_wf.bids import sidecars
+from deepreg_wf.bids.entities import bids_uri
 from deepreg_wf.interfaces.bids import DerivativesDataSink
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.templates import Template
+    from deepreg_wf.templates.template import Template
 
 _FULL_ONLY = ('t1w_std', 'mask_std', 'log_jacobian')
 _ALWAYS = ('t1w_preproc', 't1w_mask', 'skull_strip_method', 'trace')

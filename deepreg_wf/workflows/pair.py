@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
 
+from deepreg_wf.bids.precomputed import Precomputed
+from deepreg_wf.checkpoints.find import find_weights
 from deepreg_wf.interfaces.bids import StoreFile
 from deepreg_wf.interfaces.template import PrepareTemplate
 from deepreg_wf.interfaces.transforms import ApplyTransforms
-from deepreg_wf.precomputed import Precomputed
 from deepreg_wf.settings import Anatomical, Registration
-from deepreg_wf.weights import find_weights
 from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
 from deepreg_wf.workflows.registration import init_registration_wf
 
@@ -120,7 +120,10 @@ def init_pair_wf(
             (moving_wf, registration_wf, brains),
         ]
     )
-    ends = {'warped': ('t1w2std', moving_wf, fixed), 'inverse_warped': ('std2t1w', fixed_wf, moving)}
+    ends = {
+        'warped': ('t1w2std', moving_wf, fixed),
+        'inverse_warped': ('std2t1w', fixed_wf, moving),
+    }
     for field, (transform, source, target) in ends.items():
         resample = pe.Node(
             ApplyTransforms(reference_image=str(target)), name=f'apply_{field}', mem_gb=0.75

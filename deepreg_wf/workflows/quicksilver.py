@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from deepreg_wf.checkpoints.find import Weights, find_weights
 from deepreg_wf.interfaces.momentum import GeodesicShooting, RefineMomentum
-from deepreg_wf.interfaces.prediction import (
-    CorrectMomentum,
-    PredictMomentum,
-    TransformUncertainty,
-)
-from deepreg_wf.weights import Weights, find_weights
+from deepreg_wf.interfaces.prediction import CorrectMomentum, PredictMomentum, TransformUncertainty
 
 if TYPE_CHECKING:
     from nipype.interfaces.base import BaseInterface
@@ -33,7 +29,8 @@ _SHOT = ('momentum', 'warp', 'inverse_warp', 'log_jacobian', 'trace')
 _OUTPUTS = (*_SHOT, 'matching_trace', 'uncertainty')
 _GEODESIC = """\
 Deformable registration used large deformation diffeomorphic metric mapping
-[LDDMM, @beg2005; @miller2006]: {moving} was carried onto {fixed} along a geodesic of diffeomorphisms,
+[LDDMM, @beg2005; @miller2006]: {moving} was carried onto {fixed} along a geodesic of \
+diffeomorphisms,
 which is determined by its initial vector momentum [@singh2013]. """
 _MOMENTUM = {
     'predict': 'The momentum was predicted by a convolutional network '
@@ -145,7 +142,9 @@ def init_quicksilver_wf(
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     images = [(source, target) for target, source in ends.items()]
     workflow.connect([(inputnode, step, images) for step in steps])
-    workflow.connect([(*pair, _passed_to(pair[1])) for pair in zip(steps, steps[1:], strict=False)])
+    workflow.connect(
+        [(*pair, _passed_to(pair[1])) for pair in zip(steps, steps[1:], strict=False)]
+    )
     last = steps[-1]
     workflow.connect(
         [

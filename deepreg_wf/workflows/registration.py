@@ -16,7 +16,7 @@ from deepreg_wf.workflows.quicksilver import init_quicksilver_wf
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.weights import Weights
+    from deepreg_wf.checkpoints.find import Weights
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_brain', 't1w_mask', 't1w_file')
 _OPTIONAL = ('lesion_mask',)

@@ -25,7 +25,7 @@ from deepreg_wf.interfaces.reportlets import (
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.templates import Template
+    from deepreg_wf.templates.template import Template
 
 _FIELDS = (
     't1w_valid',

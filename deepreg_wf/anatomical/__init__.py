@@ -1,0 +1,1 @@
+"""The brain in a T1-weighted image: input checks, bias correction, brain extraction."""

@@ -1,0 +1,1 @@
+"""Brain extraction: one module per method, and the choice between them."""

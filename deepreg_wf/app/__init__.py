@@ -1,0 +1,1 @@
+"""One call of the BIDS-App: from settings to an exit status."""

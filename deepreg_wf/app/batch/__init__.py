@@ -1,0 +1,1 @@
+"""A cohort as an array of cluster jobs, one participant per task."""

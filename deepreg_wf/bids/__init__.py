@@ -1,0 +1,1 @@
+"""BIDS names, sidecars and the description of the output dataset."""

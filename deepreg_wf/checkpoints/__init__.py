@@ -1,0 +1,1 @@
+"""Network weights as files: reading, writing and locating them."""

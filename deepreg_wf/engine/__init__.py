@@ -1,0 +1,1 @@
+"""Execution of Nipype workflows: plugins, resources, progress, logs and failures."""

@@ -1,0 +1,1 @@
+"""Quality control: the measures of a registration and their limits."""

@@ -1,0 +1,1 @@
+"""Helpers without knowledge of images: atomic writes, locks, subprocesses, system errors."""
