@@ -40,8 +40,8 @@ ORDER = (
     'templates',
     'checkpoints',
     'spatial',
-    'lddmm',
     'qc',
+    'lddmm',
     'utils',
     'settings',
     'errors',
@@ -53,6 +53,7 @@ FOREIGN = {
     'checkpoints': {'torch', 'safetensors'},
     'evaluation': {'numpy'},
     'lddmm': {'torch', 'numpy'},
+    'qc': {'torch', 'numpy'},
     'quicksilver': {'torch', 'numpy', 'safetensors'},
     'spatial': {'numpy', 'scipy', 'nibabel', 'h5py', 'nitransforms'},
     'training': {'torch', 'numpy', 'safetensors'},
@@ -160,7 +161,7 @@ UNFINISHED = ('interfaces/', 'utils/itk_subprocess.py')
 
 
 def written_in_place(path: Path) -> Iterator[str]:
-    """Calls that write a file other than a draft."""
+    """Calls that write a file other than a temporary one."""
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
@@ -171,7 +172,7 @@ def written_in_place(path: Path) -> Iterator[str]:
         saves = function.attr == 'save' and ast.unparse(function.value) in SAVERS
         opens = function.attr in ('open', 'File') and words & {'w', 'wb', 'x', 'xb'}
         names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        if (saves or opens or function.attr in WRITERS) and 'draft' not in names:
+        if (saves or opens or function.attr in WRITERS) and 'temporary' not in names:
             yield f'{path.name}:{node.lineno}: {ast.unparse(node)}'
 
 

@@ -21,7 +21,7 @@ from deepreg_wf.spatial import (
     save_vector,
 )
 from deepreg_wf.spatial.nifti import lossless_dtype
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 GRID = make_grid('LIA', shape=(5, 6, 7), spacing=(1.0, 1.5, 2.0), oblique=OBLIQUE)
 
@@ -123,8 +123,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     path.write_text('old')
 
     def fail() -> None:
-        with replacing(path) as draft:
-            draft.write_text('half of the n')
+        with atomic_write(path) as temporary:
+            temporary.write_text('half of the n')
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

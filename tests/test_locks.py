@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from deepreg_wf.app.inputs import Inputs
-from deepreg_wf.app.locks import IN_OUTPUT, IN_WORK, check_idle, claimed, group_claimed
+from deepreg_wf.app.locks import OUTPUT_LOCKS, WORK_LOCKS, check_unlocked, lock_participants, lock_group
 from deepreg_wf.errors import InputError
-from deepreg_wf.utils.atomic import remove_leftovers, replacing
+from deepreg_wf.utils.atomic import remove_stale_temporaries, atomic_write
 from deepreg_wf.utils.locks import Claims, locked
 
 HOLD = """
@@ -125,7 +125,7 @@ def test_jobs_that_share_a_folder_lose_no_line_of_each_other(tmp_path):
     assert {f'{label}x{number}' for label in labels for number in range(20)} <= set(links)
     rows = (out / 'failed.tsv').read_text().splitlines()[1:]
     assert [row.split('\t')[0] for row in rows] == [f'sub-{label}' for label in labels]
-    assert not list(out.rglob('.draft-*'))
+    assert not list(out.rglob('.tmp-*'))
 
 
 def test_a_claim_is_of_one_process_until_it_ends_however_it_does(tmp_path, hold):
@@ -148,42 +148,42 @@ def test_claims_hold_while_the_file_comes_and_goes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['number']
 
 
-@pytest.mark.parametrize('place', [f'out/{IN_OUTPUT}', f'work/{IN_WORK}'])
+@pytest.mark.parametrize('place', [f'out/{OUTPUT_LOCKS}', f'work/{WORK_LOCKS}'])
 def test_a_participant_in_the_hands_of_another_run_is_left_to_it(tmp_path, hold, place):
     hold(tmp_path / place, '01')
     folders = (tmp_path / 'out', tmp_path / 'work')
-    with claimed(inputs_of('01', '02'), *folders) as (ours, elsewhere):
+    with lock_participants(inputs_of('01', '02'), *folders) as (ours, elsewhere):
         assert list(ours.subjects) == ['02']
         assert [failure.participant for failure in elsewhere] == ['01']
         assert str(tmp_path / place.split('/')[0]) in elsewhere[0].sentence
-    with pytest.raises(InputError, match='another run'), claimed(inputs_of('01'), *folders):
+    with pytest.raises(InputError, match='another run'), lock_participants(inputs_of('01'), *folders):
         pass
 
 
 def test_one_run_at_a_time_sums_a_folder_up(tmp_path, hold):
-    with group_claimed(tmp_path):
+    with lock_group(tmp_path):
         pass
-    hold(tmp_path / IN_OUTPUT, 'group level')
-    with pytest.raises(InputError, match='is summing this folder up'), group_claimed(tmp_path):
+    hold(tmp_path / OUTPUT_LOCKS, 'group level')
+    with pytest.raises(InputError, match='is summarising this folder'), lock_group(tmp_path):
         pass
 
 
 def test_a_folder_where_a_run_is_at_work_is_not_emptied(tmp_path, hold):
-    check_idle(tmp_path / 'absent')
-    other = hold(tmp_path / IN_WORK, '01')
-    with pytest.raises(InputError, match='another run is at work'):
-        check_idle(tmp_path)
+    check_unlocked(tmp_path / 'absent')
+    other = hold(tmp_path / WORK_LOCKS, '01')
+    with pytest.raises(InputError, match='another run is using'):
+        check_unlocked(tmp_path)
     other.kill()
     other.wait()
-    check_idle(tmp_path)
+    check_unlocked(tmp_path)
 
 
 WRITE = """
 import sys, time
 from pathlib import Path
-from deepreg_wf.utils.atomic import replacing
-with replacing(Path(sys.argv[1])) as draft:
-    draft.write_text('ha')
+from deepreg_wf.utils.atomic import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
+    temporary.write_text('ha')
     print('held', flush=True)
     time.sleep(600)
 """
@@ -195,14 +195,14 @@ def test_drafts_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path):
         other.stdout.readline()
     others[0].kill()
     others[0].wait()
-    elsewhere = tmp_path / f'.draft-{others[0].pid}@elsewhere-c.txt'
+    elsewhere = tmp_path / f'.tmp-{others[0].pid}@elsewhere-c.txt'
     elsewhere.write_text('ha')
-    with replacing(tmp_path / 'mine.txt') as draft:
-        draft.write_text('whole')
-        removed = remove_leftovers([tmp_path, tmp_path / 'absent'])
+    with atomic_write(tmp_path / 'mine.txt') as temporary:
+        temporary.write_text('whole')
+        removed = remove_stale_temporaries([tmp_path, tmp_path / 'absent'])
     assert [path.name.split('-')[-1] for path in removed] == ['a.txt']
     assert elsewhere.exists()
     assert (tmp_path / 'mine.txt').read_text() == 'whole'
     others[1].kill()
     others[1].wait()
-    assert [path.name.split('-')[-1] for path in remove_leftovers([tmp_path])] == ['b.txt']
+    assert [path.name.split('-')[-1] for path in remove_stale_temporaries([tmp_path])] == ['b.txt']

@@ -17,7 +17,7 @@ from deepreg_wf.bids.dataset import DESCRIPTIONS, write_citation, write_dataset_
 from deepreg_wf.bids.entities import derivative_path, parse_entities, write_text
 from deepreg_wf.errors import InputError
 from deepreg_wf.templates.template import Template
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 # Beside the Python that runs the tests, whether or not its environment is activated.
 VALIDATOR = shutil.which('bids-validator-deno', path=Path(sys.executable).parent)
@@ -328,8 +328,8 @@ def test_an_unfinished_file_never_bears_its_name(tmp_path):
     write_text(path, 'whole')
 
     def cut_off():
-        with replacing(path) as draft:
-            draft.write_text('ha')
+        with atomic_write(path) as temporary:
+            temporary.write_text('ha')
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

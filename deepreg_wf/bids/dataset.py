@@ -13,7 +13,7 @@ from deepreg_wf import __version__
 from deepreg_wf.bids.entities import write_json, write_text
 from deepreg_wf.errors import InputError
 from deepreg_wf.templates.template import TEMPLATEFLOW_ROOT
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 from deepreg_wf.utils.locks import locked
 
 BIDS_VERSION = '1.10.0'
@@ -168,8 +168,8 @@ def write_citation(output_dir: Path, text: str) -> None:
     paragraphs = dict.fromkeys(' '.join(part.split()) for part in text.split('\n\n'))
     with locked(output_dir / LOCK):
         write_text(logs / 'CITATION.md', '\n\n'.join(filter(None, paragraphs)) + '\n')
-        with replacing(logs / 'CITATION.bib') as draft:
-            shutil.copyfile(Path(__file__).parents[1] / 'data' / 'boilerplate.bib', draft)
+        with atomic_write(logs / 'CITATION.bib') as temporary:
+            shutil.copyfile(Path(__file__).parents[1] / 'data' / 'boilerplate.bib', temporary)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

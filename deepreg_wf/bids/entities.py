@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 _LABEL = re.compile(r'(?P<key>[a-z]+)-(?P<value>[a-zA-Z0-9+]+)')
 
@@ -116,8 +116,8 @@ def bids_uri(path: str | Path, root: str | Path | None = None, dataset: str = ''
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8), whole or not at all."""
-    with replacing(path) as draft:
-        draft.write_text(text, encoding='utf-8')
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 _KEYS = ('format', 'spec', 'card', 'sha256')
 
@@ -70,9 +70,9 @@ def write_network(
     }
     metadata['sha256'] = _checksum(tensors, metadata)
     path = Path(path)
-    with replacing(path) as draft:
+    with atomic_write(path) as temporary:
         # Not save_file, whose files nobody else may read.
-        draft.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def read_network(path: str | Path, layout: str) -> Stored:

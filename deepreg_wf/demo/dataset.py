@@ -20,7 +20,7 @@ from deepreg_wf.demo.truth import Truth, draw_truth
 from deepreg_wf.spatial import VoxelGrid, write_composite
 from deepreg_wf.templates.spaces import BUNDLED
 from deepreg_wf.templates.template import get_template
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 FIELD_OF_VIEW_MARGIN = 12.0
 """Room between the brain and the border of a native image, in mm."""
@@ -149,8 +149,8 @@ def write_demo_dataset(
             seed=subject.seed,
         )
         anat = bids_dir / f'sub-{subject.label}' / 'anat'
-        with replacing(anat / f'sub-{subject.label}_T1w.nii.gz') as draft:
-            nb.save(scan(template, truth, subject), draft)
+        with atomic_write(anat / f'sub-{subject.label}_T1w.nii.gz') as temporary:
+            nb.save(scan(template, truth, subject), temporary)
         write_truth(truth_dir, subject, truth)
         yield subject, truth
 

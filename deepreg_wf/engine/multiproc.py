@@ -23,7 +23,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 from deepreg_wf.engine.crashes import Crash, crash_of, reason_of
 from deepreg_wf.engine.ordering import Waiting, image_by_image
-from deepreg_wf.utils.os_errors import is_want_of_memory
+from deepreg_wf.utils.os_errors import is_out_of_memory
 
 
 class WorkerDied(RuntimeError):
@@ -147,7 +147,7 @@ class WorkerPool(MultiProcPlugin):
         try:
             result = _result_of(future)
             said = result['traceback'] and reason_of(''.join(result['traceback']))
-            is_worth_another = bool(said) and is_want_of_memory(said)
+            is_worth_another = bool(said) and is_out_of_memory(said)
         except Exception as error:
             said, lines = '', format_exception(error)
             result = {'result': None, 'traceback': lines, 'taskid': task.number}

@@ -75,11 +75,11 @@ class DerivativesDataSink(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from deepreg_wf.bids.entities import write_json
-        from deepreg_wf.utils.atomic import replacing
+        from deepreg_wf.utils.atomic import atomic_write
 
         target = Path(self.inputs.base_directory).absolute() / self._relative_path()
-        with replacing(target) as draft:
-            _store(Path(self.inputs.in_file), draft, self._xform_code())
+        with atomic_write(target) as temporary:
+            _store(Path(self.inputs.in_file), temporary, self._xform_code())
         self._results['out_file'] = str(target)
         if isdefined(self.inputs.meta_dict):
             sidecar = target.with_name(f'{target.name.split(".")[0]}.json')
@@ -129,18 +129,18 @@ class StoreFile(SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.utils.atomic import replacing
+        from deepreg_wf.utils.atomic import atomic_write
 
-        with replacing(self.inputs.out_file) as draft:
-            shutil.copyfile(self.inputs.in_file, draft)
+        with atomic_write(self.inputs.out_file) as temporary:
+            shutil.copyfile(self.inputs.in_file, temporary)
         self._results['out_file'] = self.inputs.out_file
         return runtime
 
 
-def _store(source: Path, draft: Path, code: str) -> None:
+def _store(source: Path, temporary: Path, code: str) -> None:
     """Copy a file; an image gets the code of its space on the way."""
-    if not draft.name.endswith('.nii.gz'):
-        shutil.copyfile(source, draft)
+    if not temporary.name.endswith('.nii.gz'):
+        shutil.copyfile(source, temporary)
         return
     import nibabel as nb
 
@@ -148,7 +148,7 @@ def _store(source: Path, draft: Path, code: str) -> None:
     image.set_sform(image.affine, code)
     image.set_qform(image.affine, code if _is_orthogonal(image.affine) else 'unknown')
     image.header.set_xyzt_units('mm')
-    image.to_filename(draft)
+    image.to_filename(temporary)
 
 
 def _is_orthogonal(affine: Any) -> bool:

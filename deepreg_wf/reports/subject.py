@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from deepreg_wf.bids.entities import parse_entities
 from deepreg_wf.engine.crashes import read_crashes
-from deepreg_wf.qc.criteria import Grade, overall
+from deepreg_wf.qc.criteria import Grade, overall_grade
 from deepreg_wf.reports import html as fragments
 from deepreg_wf.reports.citations import read_bibliography, render_methods
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 if TYPE_CHECKING:
     from nireports.assembler.report import Report
@@ -63,8 +63,8 @@ def write_subject_report(
     # Where something failed, that is what the reader has come for.
     _add(report, 'Errors', fragments.errors(crashes), at=0 if crashes else None)
     _add(report, 'Provenance', fragments.provenance(settings, elapsed))
-    with replacing(page) as draft:
-        report.out_filename = draft
+    with atomic_write(page) as temporary:
+        report.out_filename = temporary
         report.generate_report()
     return page
 
@@ -125,7 +125,7 @@ def _verdicts(folder: Path) -> list[tuple[str, str, Grade]]:
         _, *labels = path.name.removesuffix(_QC).split('_')
         name = ' · '.join(label.removeprefix('space-') for label in labels)
         place = _place(path) if len(paths) > 1 else 'quality'
-        verdicts.append((name, place, overall(json.loads(path.read_text(encoding='utf-8')))))
+        verdicts.append((name, place, overall_grade(json.loads(path.read_text(encoding='utf-8')))))
     return verdicts
 
 

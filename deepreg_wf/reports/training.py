@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +45,8 @@ def draw_training(folder: Path) -> Path | None:
     above, below = figure.subfigures(2, 1, height_ratios=(2, 3))
     _draw_curves(above, histories)
     _draw_panels(below, panels, facts['figures'])
-    with replacing(folder / PICTURE) as draft:
-        figure.savefig(draft, dpi=100)
+    with atomic_write(folder / PICTURE) as temporary:
+        figure.savefig(temporary, dpi=100)
     return folder / PICTURE
 
 

@@ -21,7 +21,7 @@ from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
 from deepreg_wf.spatial.nifti import LPS, check_orthogonal, load_displacement, open_image
 from deepreg_wf.spatial.transform import Chain, Transform
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 Array = NDArray[np.float64]
 
@@ -44,8 +44,8 @@ def save_affine(path: str | Path, affine_ras: ArrayLike) -> None:
         Maps points in RAS+ mm.
     """
     parameters = ' '.join(repr(float(p)) for p in _parameters(np.asarray(affine_ras)))
-    with replacing(path) as draft:
-        draft.write_text(
+    with atomic_write(path) as temporary:
+        temporary.write_text(
             '#Insight Transform File V1.0\n'
             '#Transform 0\n'
             'Transform: AffineTransform_double_3_3\n'
@@ -116,7 +116,7 @@ def write_composite(
         raise ValueError(f'a field of shape {displacement.shape} on a grid of shape {grid.shape}')
     linear = ('AffineTransform', _parameters(np.asarray(affine)), np.zeros(3))
     field = (_FIELD, *_field_parameters(displacement, grid))
-    with replacing(path) as draft, h5py.File(draft, 'w') as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, 'w') as file:
         group = file.create_group('TransformGroup')
         _write_kind(group.create_group('0'), 'CompositeTransform')
         for number, content in enumerate((field, linear) if affine_first else (linear, field), 1):

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 Field = NDArray[np.float32]
 
@@ -254,5 +254,5 @@ def _write(path: str | Path, image: nb.Nifti1Image) -> None:
     image.set_sform(image.affine, 'aligned')
     image.set_qform(None)
     image.header.set_xyzt_units('mm')
-    with replacing(path) as draft:
-        nb.save(image, draft)
+    with atomic_write(path) as temporary:
+        nb.save(image, temporary)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.templates.spaces import BUNDLED, SpaceSpec
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 if TYPE_CHECKING:
     import nibabel as nb
@@ -257,8 +257,8 @@ def _write_image(image: nb.Nifti1Image, path: Path) -> None:
     import nibabel as nb
 
     image.header.set_xyzt_units('mm')
-    with replacing(path) as draft:
-        nb.save(image, draft)
+    with atomic_write(path) as temporary:
+        nb.save(image, temporary)
 
 
 def _look_up(wanted: SpaceSpec, home: Path, *, stubs: bool = False) -> Template | None:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 FORMAT = 'deepreg_wf cohort 1'
 LEVELS = 255
@@ -100,8 +100,8 @@ def save_cohort(cohort: Cohort, path: str | Path) -> None:
         'source': cohort.source,
     }
     tensors = {name: image.contiguous() for name, image in cohort.images.items()}
-    with replacing(path) as draft:
-        draft.write_bytes(save(tensors, metadata))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_cohort(path: str | Path) -> Cohort:

@@ -25,7 +25,7 @@ from deepreg_wf.training.supervised import Imitation
 from deepreg_wf.training.targets import Pair, choose_pairs, teach
 from deepreg_wf.training.trainer import Fit, Objective, Plan
 from deepreg_wf.training.validation import validate
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 FACTS, PANELS = 'training.json', 'panels.safetensors'
 """Files with all that there is to say of a training, and with pictures of a registration."""
@@ -132,8 +132,8 @@ def train(
         made['probabilistic'] = course.calibrate(made)
     say('validating')
     figures, panels = validate(cohort, made, course.validation_pairs, device)
-    with replacing(folder / PANELS) as draft:
-        draft.write_bytes(save(panels))
+    with atomic_write(folder / PANELS) as temporary:
+        temporary.write_bytes(save(panels))
     facts = {
         'source': cohort.source,
         'licence': licence,
@@ -144,8 +144,8 @@ def train(
         'histories': course.histories,
     }
     for name, text in {FACTS: json.dumps(facts, indent=2), 'README.md': model_card(facts)}.items():
-        with replacing(folder / name) as draft:
-            draft.write_text(text)
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text)
     for name, checkpoint in made.items():
         card = {key: facts[key] for key in ('source', 'licence', 'training', 'validation')}
         card |= {'settings': facts['settings'], 'figures': figures[name]}

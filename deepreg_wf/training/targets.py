@@ -14,7 +14,7 @@ from torch import Tensor
 from deepreg_wf.lddmm import DEFAULT_SIMILARITY, Schedule, match
 from deepreg_wf.quicksilver.coarse_grid import Blocks
 from deepreg_wf.training.cohort import TEMPLATE, Cohort
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 SCHEDULE = Schedule(iterations=(25, 12), tolerance=0.01)
 """Nearly to the end: what is left out of a momentum cannot be learnt."""
@@ -96,5 +96,5 @@ def _match(cohort: Cohort, pair: Pair, blocks: Blocks) -> Tensor:
 
 def keep(path: Path, **tensors: Tensor) -> None:
     """Write tensors at half precision, whose rounding is far below what networks can learn."""
-    with replacing(path) as draft:
-        draft.write_bytes(save({name: t.half().contiguous() for name, t in tensors.items()}))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save({name: t.half().contiguous() for name, t in tensors.items()}))

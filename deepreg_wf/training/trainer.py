@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from deepreg_wf.utils.atomic import replacing
+from deepreg_wf.utils.atomic import atomic_write
 
 N = TypeVar('N', bound=nn.Module)
 N_contra = TypeVar('N_contra', bound=nn.Module, contravariant=True)
@@ -156,10 +156,10 @@ class Fit(Generic[N]):
             'history': self.history,
             'figures': self._figures,
         }
-        with replacing(self._state) as draft:
-            torch.save(state, draft)
-        with replacing(self.folder / f'{self.name}.history.json') as draft:
-            draft.write_text(json.dumps(self.history))
+        with atomic_write(self._state) as temporary:
+            torch.save(state, temporary)
+        with atomic_write(self.folder / f'{self.name}.history.json') as temporary:
+            temporary.write_text(json.dumps(self.history))
 
     def _resume(self, optimiser: torch.optim.Optimizer) -> int:
         """Take up the state of an earlier call that had the same plan; return its step."""

@@ -1,4 +1,4 @@
-"""How a file comes to bear its name: complete or not at all."""
+"""Atomic file writes: a file appears under its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -11,61 +11,63 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LONGEST = 3600.0
-"""Seconds after which a draft that nobody has written to is taken for one that was left behind."""
+MAX_IDLE = 3600.0
+"""Seconds without a write after which a temporary file of another machine counts as stale."""
+
+_PREFIX = '.tmp-'
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Lend a draft beside `path` that takes its place once the block has ended well.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Replace a file by a temporary file that the block writes, if the block succeeds.
 
-    So a reader, or a run that was cut off, never finds half a file under a final name. A file
-    that already holds the same bytes is left as it is, with its date.
+    A reader, or a run that was interrupted, never finds an incomplete file under the final name.
+    A file that already holds the same bytes is not replaced and keeps its modification time.
 
     Parameters
     ----------
-    path : path
-        The final name; missing folders are made.
+    path : str or Path
+        The final name. Missing parent folders are made.
 
     Yields
     ------
     Path
-        The draft to write, hidden, with the extensions of `path`.
+        A hidden file beside `path`, with the same extensions, for the block to write.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.draft-{os.getpid()}@{_host()}-{path.name}')
+    temporary = path.with_name(f'{_PREFIX}{os.getpid()}@{_host()}-{path.name}')
     try:
-        yield draft
-        if not (path.is_file() and filecmp.cmp(draft, path, shallow=False)):
-            _store(draft)
-            draft.replace(path)
+        yield temporary
+        if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            _flush_to_disk(temporary)
+            temporary.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
-    """Remove the drafts of processes that were killed; those of others stay.
+def remove_stale_temporaries(folders: Iterable[Path]) -> list[Path]:
+    """Remove the temporary files of processes that no longer run.
 
     Parameters
     ----------
     folders : iterable of Path
-        Those looked through, without the folders in them; they may be missing.
+        Folders to search, not recursively. They may be missing.
 
     Returns
     -------
     list of Path
-        What was removed.
+        The files that were removed.
     """
-    left = [path for folder in folders for path in folder.glob('.draft-*') if _is_left(path)]
-    for path in left:
+    stale = [path for folder in folders for path in folder.glob(f'{_PREFIX}*') if _is_stale(path)]
+    for path in stale:
         path.unlink(missing_ok=True)
-    return left
+    return stale
 
 
-def _store(draft: Path) -> None:
-    """Have the bytes on the disk before the name: a disk may tell only now that it is full."""
-    descriptor = os.open(draft, os.O_RDONLY)
+def _flush_to_disk(temporary: Path) -> None:
+    """Flush a file to the disk, which may report only now that it is full."""
+    descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -76,22 +78,25 @@ def _host() -> str:
     return re.sub(r'[^\w.]', '_', socket.gethostname())
 
 
-def _is_left(draft: Path) -> bool:
-    """Whether the process is gone that was writing a draft; on another machine only time tells."""
-    number, at, rest = draft.name.removeprefix('.draft-').partition('@')
-    if at and number.isdigit() and rest.startswith(f'{_host()}-') and not _is_alive(int(number)):
+def _is_stale(temporary: Path) -> bool:
+    """Tell whether the process that wrote a temporary file has ended.
+
+    Processes of another machine cannot be looked up; their files are judged by age.
+    """
+    pid, at, rest = temporary.name.removeprefix(_PREFIX).partition('@')
+    if at and pid.isdigit() and rest.startswith(f'{_host()}-') and not _is_running(int(pid)):
         return True
     try:
-        return time.time() - draft.stat().st_mtime > LONGEST
-    except FileNotFoundError:  # it has just become its file
+        return time.time() - temporary.stat().st_mtime > MAX_IDLE
+    except FileNotFoundError:  # its process has just given it the final name
         return False
 
 
-def _is_alive(process: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ErrorHint:
     """A kind of failure that is no fault of the program.
 
     Parameters
@@ -22,7 +22,7 @@ class Trouble:
     advice: str
 
 
-MEMORY = Trouble(
+MEMORY = ErrorHint(
     (
         'MemoryError',
         'Unable to allocate',  # numpy
@@ -36,22 +36,22 @@ MEMORY = Trouble(
     'the memory does not suffice',
     'give the run more memory, fewer threads with --omp-nthreads, or smaller images',
 )
-DISK = Trouble(
+DISK = ErrorHint(
     ('No space left on device', 'Disk quota exceeded', 'File too large'),
     'the disk is full',
     'make room, and make the same call again',
 )
-_FAILING = Trouble(
+_FAILING = ErrorHint(
     ('Input/output error', 'Stale file handle', 'Transport endpoint is not connected'),
     'the disk cannot be reached or is failing',
     'make the same call again once it is there',
 )
-_FORBIDDEN = Trouble(
+_FORBIDDEN = ErrorHint(
     ('Permission denied', 'Operation not permitted'),
     'a file may not be read or written',
     'change its permissions, and make the same call again',
 )
-_READ_ONLY = Trouble(
+_READ_ONLY = ErrorHint(
     ('Read-only file system',),
     'the disk can only be read',
     'give an output and a work folder that can be written',
@@ -59,7 +59,7 @@ _READ_ONLY = Trouble(
 _TROUBLES = (MEMORY, DISK, _FAILING, _FORBIDDEN, _READ_ONLY)
 
 
-def is_want_of_memory(said: str) -> bool:
+def is_out_of_memory(said: str) -> bool:
     """Tell whether an exception, as text, says that there is not enough memory."""
     return any(sign in said for sign in MEMORY.signs)
 
