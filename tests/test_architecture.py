@@ -45,7 +45,6 @@ ORDER = (
     'utils',
     'settings',
     'errors',
-    '_lazy',
 )
 """All packages and modules below ``deepreg_wf``; each imports only from those after it."""
 
@@ -55,7 +54,7 @@ FOREIGN = {
     'lddmm': {'torch', 'numpy'},
     'qc': {'torch', 'numpy'},
     'quicksilver': {'torch', 'numpy', 'safetensors'},
-    'spatial': {'numpy', 'scipy', 'nibabel', 'h5py', 'nitransforms'},
+    'spatial': {'numpy', 'scipy', 'nibabel', 'h5py'},
     'training': {'torch', 'numpy', 'safetensors'},
 }
 """Third-party packages that a package of ours may import; all where it is not listed."""

@@ -17,9 +17,8 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from deepreg_wf.app.cleanup import damaged_steps
-from deepreg_wf.app.locks import IN_OUTPUT
-from deepreg_wf.utils.locks import Claims
+from deepreg_wf.app.cleanup import find_damaged_steps
+from deepreg_wf.app.locks import OUTPUT_LOCKS
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +123,7 @@ def assert_same(out: Path, whole: Path, *labels: str) -> None:
     """All derivatives of these participants are there and whole, and nothing else is."""
     assert_whole(out, whole, *labels)
     assert derivatives(out, *labels).keys() == derivatives(whole / 'out', *labels).keys()
-    assert not list(out.rglob('.draft-*'))
+    assert not list(out.rglob('.tmp-*'))
 
 
 def assert_whole(out: Path, whole: Path, *labels: str) -> None:
@@ -150,7 +149,7 @@ def test_killed_at_any_moment_it_goes_on_from_there(dataset, whole, tmp_path):
     moments = {
         'early': lambda: list(work.rglob('_node.pklz')),
         'in the middle': lambda: list(work.rglob('predict*/result_*.pklz')),
-        'while it writes': lambda: list(out.rglob('anat/*.h5')) or list(out.rglob('.draft-*h5')),
+        'while it writes': lambda: list(out.rglob('anat/*.h5')) or list(out.rglob('.tmp-*h5')),
     }
     whom = (os.killpg, os.kill, os.killpg)
     kept: dict[Path, int] = {}
@@ -168,27 +167,25 @@ def test_killed_at_any_moment_it_goes_on_from_there(dataset, whole, tmp_path):
     assert (out / 'sub-01.html').exists()
 
 
-def test_two_runs_share_folders_and_a_third_is_told_who_is_at_work(dataset, whole, tmp_path):
+def test_runs_share_folders_but_not_a_participant(dataset, whole, tmp_path):
     out, work = tmp_path / 'out', tmp_path / 'work'
     runs = [
         Run(dataset, out, work, '--nprocs', 1, '--participant-label', label)
         for label in ('01', '02')
     ]
-    claims = out / IN_OUTPUT
 
-    def is_claimed() -> bool:
-        if not claims.exists():
-            return False
-        with Claims(claims) as mine:
-            return not mine.take('01')
+    def is_locked() -> bool:
+        return any(
+            '01' in file.read_text().split() for file in (out / OUTPUT_LOCKS).glob('*.lock')
+        )
 
-    while not is_claimed():
+    while not is_locked():
         assert runs[0].process.poll() is None
         time.sleep(0.02)
     third = Run(dataset, out, tmp_path / 'work3', '--participant-label', '01').wait()
     assert third.status == 2
     assert third.err == (
-        f'deepreg_wf: {out}: another run is at work on these participants; wait until it has '
+        f'deepreg_wf: {out}: another run is processing these participants; wait until it has '
         'ended, and make the same call again if anything is left to do.\n'
     )
     for run in runs:
@@ -201,12 +198,12 @@ def test_two_runs_share_folders_and_a_third_is_told_who_is_at_work(dataset, whol
 def test_whole_steps_are_not_taken_for_damaged_ones_and_others_are_done_again(
     dataset, whole, tmp_path
 ):
-    assert not list(damaged_steps(whole / 'work'))
+    assert not list(find_damaged_steps(whole / 'work'))
     out, work = tmp_path / 'out', whole / 'work'
     before = finished_steps(work)
     damaged = next(work.rglob('single_subject_01_wf/**/shoot*/*.nii.gz'))
     damaged.write_bytes(damaged.read_bytes()[:-1000])
-    assert list(damaged_steps(work)) == [damaged.parent]
+    assert list(find_damaged_steps(work)) == [damaged.parent]
     done = Run(dataset, out, work, '--participant-label', '01').wait()
     assert done.status == 0, done.err
     assert_same(out, whole, '01')
@@ -317,6 +314,6 @@ def test_an_image_that_memory_does_not_suffice_for_stops_nothing_else(dataset, w
     done = Run(dataset, out, whole / 'work', *words, preexec_fn=limit).wait()
     assert done.status == 1
     assert list(sentences(done.err)) == ['sub-04']
-    assert 'the memory does not suffice' in sentences(done.err)['sub-04']
+    assert 'there is not enough memory' in sentences(done.err)['sub-04']
     assert 'give the run more memory' in sentences(done.err)['sub-04']
     assert_same(out, whole, '01')

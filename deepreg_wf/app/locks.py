@@ -1,4 +1,4 @@
-"""Who is at work on whom: a participant that another run has in hand is left to it."""
+"""Locks on participants: a run leaves out a participant that another run is processing."""
 
 from __future__ import annotations
 
@@ -10,111 +10,115 @@ from pathlib import Path
 from deepreg_wf.app.inputs import Inputs
 from deepreg_wf.engine.failures import Failure
 from deepreg_wf.errors import InputError
-from deepreg_wf.utils.locks import Claims
+from deepreg_wf.utils.locks import ParticipantLocks, is_locked
 
-IN_OUTPUT = 'logs/.claims'
-IN_WORK = '.deepreg_wf_claims'
+OUTPUT_LOCKS = 'logs/.locks'
+WORK_LOCKS = '.deepreg_wf_locks'
 _GROUP = 'group level'
+_ADVICE = 'wait until it has ended, and make the same call again if anything is left to do'
 
 
 @contextmanager
-def claimed(
+def lock_participants(
     inputs: Inputs, output_dir: Path, work_dir: Path
 ) -> Iterator[tuple[Inputs, list[Failure]]]:
-    """Claim participants in both folders for the length of a block.
+    """Lock participants in both folders for the length of a block.
 
-    Runs about different participants share any folder; two about the same one would write the
-    same files.
+    Runs on different participants may share any folder. Two runs on the same participant would
+    write the same files.
 
     Parameters
     ----------
-    inputs
+    inputs : Inputs
         Images of the call.
-    output_dir, work_dir
+    output_dir, work_dir : Path
         Folders of the call, which exist.
 
     Yields
     ------
-    Inputs
-        What this run has to itself.
-    list of Failure
-        One for each participant that another run is at work on.
+    locked : Inputs
+        Images of the participants that this run has locked.
+    skipped : list of Failure
+        One failure for each participant that another run is processing.
 
     Raises
     ------
     InputError
-        If that is the case of all of them.
-
+        If another run is processing all participants.
     """
-    with Claims(output_dir / IN_OUTPUT) as output, Claims(work_dir / IN_WORK) as work:
-        places = {output_dir: output, work_dir: work}
+    with (
+        ParticipantLocks(output_dir / OUTPUT_LOCKS) as output,
+        ParticipantLocks(work_dir / WORK_LOCKS) as work,
+    ):
+        acquired = {
+            folder: locks.try_acquire_all(inputs.subjects)
+            for folder, locks in ((output_dir, output), (work_dir, work))
+        }
         held = {
-            label: [folder for folder, claims in places.items() if not claims.take(label)]
+            label: [folder for folder, labels in acquired.items() if label not in labels]
             for label in inputs.subjects
         }
-        ours = {label: paths for label, paths in inputs.subjects.items() if not held[label]}
-        elsewhere = [_failure(label, folders[0]) for label, folders in held.items() if folders]
-        if not ours:
-            folder = next(iter(held.values()))[0]
-            raise InputError(f'{folder}: another run is at work on these participants; {_ADVICE}.')
-        yield replace(inputs, subjects=ours), elsewhere
+        locked = {label: paths for label, paths in inputs.subjects.items() if not held[label]}
+        skipped = [_failure(label, folders[0]) for label, folders in held.items() if folders]
+        if not locked:
+            raise InputError(
+                'another run is processing these participants',
+                advice=_ADVICE,
+                path=next(iter(held.values()))[0],
+            )
+        yield replace(inputs, subjects=locked), skipped
 
 
 @contextmanager
-def group_claimed(output_dir: Path) -> Iterator[None]:
-    """Have the group level of a folder to oneself for the length of a block.
+def lock_group(output_dir: Path) -> Iterator[None]:
+    """Lock the group level of a folder for the length of a block.
 
     Parameters
     ----------
-    output_dir
+    output_dir : Path
         Folder of the derivatives.
 
     Raises
     ------
     InputError
-        If another run is summing it up.
-
+        If another run is summarising the folder.
     """
-    with Claims(output_dir / IN_OUTPUT) as claims:
-        if not claims.take(_GROUP):
+    with ParticipantLocks(output_dir / OUTPUT_LOCKS) as locks:
+        if not locks.try_acquire(_GROUP):
             raise InputError(
-                f'{output_dir}: another run is summing this folder up; wait until it has ended.'
+                'another run is summarising this folder',
+                advice='wait until it has ended',
+                path=output_dir,
             )
         yield
 
 
-def check_idle(work_dir: Path) -> None:
-    """See that no run is at work in a folder that is to be cleaned.
+def check_unlocked(work_dir: Path) -> None:
+    """Check that no run is using a work folder that is to be cleaned.
 
     Parameters
     ----------
-    work_dir
-        It may be missing.
+    work_dir : Path
+        The work folder; it may be missing.
 
     Raises
     ------
     InputError
-        If one is.
-
+        If a run is using it.
     """
-    if not (work_dir / IN_WORK).exists():
-        return
-    with Claims(work_dir / IN_WORK) as claims:
-        if not claims.take_all():
-            raise InputError(
-                f'{work_dir}: another run is at work in this folder, which --clean-workdir would '
-                'empty; wait until it has ended, or give another --work-dir.'
-            )
-
-
-_ADVICE = 'wait until it has ended, and make the same call again if anything is left to do'
+    if is_locked(work_dir / WORK_LOCKS):
+        raise InputError(
+            'another run is using this folder, which --clean-workdir would empty',
+            advice='wait until it has ended, or give another --work-dir',
+            path=work_dir,
+        )
 
 
 def _failure(label: str, folder: Path) -> Failure:
     return Failure(
         participant=label,
         image=f'sub-{label}',
-        step='claiming the participant',
-        reason=f'another run is at work on this participant in {folder}; {_ADVICE}.',
+        step='locking the participant',
+        reason=f'another run is processing this participant in {folder}; {_ADVICE}.',
         is_input_error=True,
     )

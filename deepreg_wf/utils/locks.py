@@ -1,69 +1,68 @@
-"""Locks between processes: whoever ends, however it ends, lets go of its own.
+"""Locks between processes, which end with the process that holds them.
 
-A file system that knows no locks (some cluster file systems, unless mounted with them) is used
-without: files are still written whole, and nothing then keeps two runs from the same work.
+The locks are those of the operating system (``flock``). A file system without such locks, as some
+cluster file systems are, is used without: files are still written whole, but then nothing keeps
+two runs from the same work.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
-_HELD = (errno.EACCES, errno.EAGAIN)
-_UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+from filelock import FileLock, Timeout
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_GUARD = 'guard'
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Have a block to oneself among all processes and threads that lock the same file.
+    """Run a block while no other process or thread holds the lock of the same file.
 
     Parameters
     ----------
     path : Path
-        The lock, a file that is there as long as somebody has it. Over NFS it holds between
-        machines, too.
+        The lock file, which exists only while a process holds or awaits the lock. Missing parent
+        folders are made. On NFS the lock holds between machines, too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open('a') as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in _UNKNOWN:
-                    raise
-            if not _is_at(file.fileno(), path):
-                continue  # whoever had it before has removed it
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-class Claims:
-    """What this process is at work on, said in a file where others look.
-
-    One file serves any number of claims, each of which is a byte of it that is locked.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it is empty, and there as long as somebody has a claim.
-    """
-
-    def __init__(self, path: Path) -> None:
+    lock = None
+    while lock is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = self._open()
+        with suppress(FileNotFoundError):  # another process has just removed the empty folder
+            lock = _acquire(path, wait=True)
+    try:
+        yield
+    finally:
+        _release(lock)
 
-    def __enter__(self) -> Claims:
-        """Use it for the length of a block."""
+
+class ParticipantLocks:
+    """Locks of this process on participants, in a folder that other processes share.
+
+    Each process holds one lock, on a file of its own that lists its participants. So any number
+    of participants costs one open file, and all are released when the process ends, however it
+    ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the lock files. It exists only while a process uses it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / f'{uuid4().hex}.lock'
+        self._names: set[str] = set()
+        with locked(folder / _GUARD):
+            self._lock = _acquire(self._path, wait=False)
+
+    def __enter__(self) -> ParticipantLocks:
+        """Hold the locks for the length of a block."""
         return self
 
     def __exit__(
@@ -72,41 +71,102 @@ class Claims:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let go of everything; the last one removes the file."""
-        if self.take_all() and _is_at(self._file, self._path):
-            self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        """Release all locks. The last process removes the folder."""
+        with locked(self._folder / _GUARD):
+            if self._lock is not None:
+                _release(self._lock)
+        with suppress(OSError):  # not empty: another process uses it
+            self._folder.rmdir()
 
-    def take(self, name: str) -> bool:
-        """Claim something; False if another process has it."""
-        byte = 1 + int.from_bytes(sha256(name.encode()).digest()[:7], 'big')
-        while True:
-            is_taken = self._lock(1, byte)
-            if _is_at(self._file, self._path):
-                return is_taken
-            os.close(self._file)  # the last of the others has removed it, so that we have nothing
-            self._file = self._open()
+    def try_acquire(self, name: str) -> bool:
+        """Lock one participant; return False if another process holds that lock.
 
-    def take_all(self) -> bool:
-        """Claim whatever there is; False if another process has any of it."""
-        return self._lock(0, 0)
+        Parameters
+        ----------
+        name : str
+            Label of the participant.
 
-    def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        Returns
+        -------
+        bool
+            True if this process holds the lock now.
+        """
+        return name in self.try_acquire_all([name])
 
-    def _lock(self, length: int, start: int) -> bool:
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-        except OSError as error:
-            if error.errno not in (*_HELD, *_UNKNOWN):
-                raise
-            return error.errno in _UNKNOWN
-        return True
+    def try_acquire_all(self, names: Iterable[str]) -> set[str]:
+        """Lock every participant that no other process has locked.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Labels of the participants.
+
+        Returns
+        -------
+        set of str
+            The labels among `names` that this process holds now.
+        """
+        with locked(self._folder / _GUARD):
+            free = set(names) - _locked_names(self._folder, except_for=self._path)
+            self._names |= free
+            self._path.write_text('\n'.join(sorted(self._names)), encoding='utf-8')
+        return free
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+def is_locked(folder: Path) -> bool:
+    """Tell whether any process holds a lock on a participant.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the lock files; it may be missing.
+
+    Returns
+    -------
+    bool
+        False if no process does, or if the folder is missing.
+    """
+    if not folder.exists():
         return False
+    with locked(folder / _GUARD):
+        names = _locked_names(folder)
+    with suppress(OSError):  # not empty
+        folder.rmdir()
+    return bool(names)
+
+
+def _locked_names(folder: Path, except_for: Path | None = None) -> set[str]:
+    """Return the participants locked by running processes; remove the files of others."""
+    names: set[str] = set()
+    for path in folder.glob('*.lock'):
+        if path == except_for:
+            continue
+        stale = _acquire(path, wait=False)
+        if stale is None:
+            names.update(path.read_text(encoding='utf-8').splitlines())
+        else:
+            _release(stale)
+    return names
+
+
+def _acquire(path: Path, *, wait: bool) -> FileLock | None:
+    """Acquire the lock of a file; return None if another process has it."""
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    return lock
+
+
+def _release(lock: FileLock) -> None:
+    """Remove a lock file and release its lock.
+
+    The file is removed first: a process that waits for the lock then finds that the file which it
+    has opened is gone, and opens a new one.
+    """
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
