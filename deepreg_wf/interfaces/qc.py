@@ -1,4 +1,4 @@
-"""What a registration says of itself."""
+"""Interface for the quality control of a registration."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from nipype.interfaces.base import (
 
 class _RegistrationQCInputSpec(BaseInterfaceInputSpec):
     template_image = File(exists=True, mandatory=True, desc='brain of the template')
-    template_mask = File(exists=True, mandatory=True, desc='mask of the template')
+    template_mask = File(exists=True, mandatory=True, desc='brain mask of the template')
     affine = File(exists=True, mandatory=True, desc='affine from template to image points')
     affine_trace = File(exists=True, desc='record of the affine registration (JSON)')
     affine_image = File(exists=True, mandatory=True, desc='brain after the affine alone')
-    affine_mask = File(exists=True, mandatory=True, desc='its mask')
+    affine_mask = File(exists=True, mandatory=True, desc='brain mask after the affine alone')
     warped_image = File(exists=True, mandatory=True, desc='brain after the whole transform')
-    warped_mask = File(exists=True, mandatory=True, desc='its mask')
+    warped_mask = File(exists=True, mandatory=True, desc='brain mask after the whole transform')
     warp = File(exists=True, mandatory=True, desc='displacement from template points')
     inverse_warp = File(exists=True, mandatory=True, desc='displacement to template points')
     shooting_trace = File(exists=True, mandatory=True, desc='record of the shooting (JSON)')
 
 
 class _RegistrationQCOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc='figures of merit (JSON)')
+    out_file = File(exists=True, desc='quality measures (JSON)')
 
 
 class RegistrationQC(SimpleInterface):
-    """Measure folding, inverse error, energy drift and the similarity that was gained.
+    """Measure folding, inverse error, energy drift and the gain in similarity.
 
-    All images lie on the registration grid, and all figures are over the template's brain.
+    All images are on the registration grid, and all measures are over the brain of the template.
 
     Examples
     --------
@@ -46,8 +46,8 @@ class RegistrationQC(SimpleInterface):
     >>> qc.inputs.affine_mask = qc.inputs.warped_mask = 'brain_mask.nii.gz'
     >>> qc.inputs.warp, qc.inputs.inverse_warp = 'warp.nii.gz', 'inverse_warp.nii.gz'
     >>> qc.inputs.shooting_trace = 'shooting.json'
-    >>> figures = json.loads(Path(qc.run().outputs.out_file).read_text())
-    >>> figures['nonpositive_jacobian_fraction']
+    >>> measures = json.loads(Path(qc.run().outputs.out_file).read_text())
+    >>> measures['nonpositive_jacobian_fraction']
     0.0
     """
 
@@ -55,71 +55,53 @@ class RegistrationQC(SimpleInterface):
     output_spec = _RegistrationQCOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        figures = {**self._maps(), **self._images(), **self._affine()}
-        trace = json.loads(Path(self.inputs.shooting_trace).read_text())
-        figures['energy_drift'] = trace['energy_drift']
+        measures = {**self._map_measures(), **self._similarity(), **self._affine_measures()}
+        measures['energy_drift'] = _read_json(self.inputs.shooting_trace)['energy_drift']
         out_file = Path(runtime.cwd) / 'qc.json'
-        out_file.write_text(json.dumps(figures, indent=2))
+        out_file.write_text(json.dumps(measures, indent=2))
         self._results['out_file'] = str(out_file)
         return runtime
 
-    def _maps(self) -> dict[str, float]:
-        """Figures of the deformable part alone."""
-        import numpy as np
+    def _map_measures(self) -> dict[str, float]:
+        """Measure the deformable part alone."""
         import torch
 
-        from deepreg_wf.lddmm import diagnostics, fields
+        from deepreg_wf.qc.metrics import map_measures
         from deepreg_wf.spatial import load_displacement, load_image
 
         brain = load_image(self.inputs.template_mask)[0] > 0
-        maps = [load_displacement(path) for path in (self.inputs.warp, self.inputs.inverse_warp)]
-        warp, inverse = (torch.from_numpy(field) for field, _ in maps)
-        spacing = maps[0][1].spacing
-        determinant = fields.jacobian_determinant(warp)[brain]
-        folded = torch.cat([determinant, fields.jacobian_determinant(inverse)[brain]])
-        # From the template's brain to the subject and back.
-        error = diagnostics.inverse_error(inverse, warp, spacing).numpy()[brain]
-        distance = diagnostics.length(warp, spacing).numpy()[brain]
-        return {
-            'jacobian_min': float(determinant.min()),
-            'jacobian_max': float(determinant.max()),
-            'nonpositive_jacobian_fraction': diagnostics.nonpositive_fraction(folded),
-            'inverse_error_median_mm': float(np.median(error)),
-            'inverse_error_p99_mm': float(np.percentile(error, 99)),
-            'displacement_median_mm': float(np.median(distance)),
-            'displacement_max_mm': float(distance.max()),
-        }
+        warp, grid = load_displacement(self.inputs.warp)
+        inverse, _ = load_displacement(self.inputs.inverse_warp)
+        return map_measures(torch.from_numpy(warp), torch.from_numpy(inverse), brain, grid.spacing)
 
-    def _images(self) -> dict[str, float]:
-        """Likeness to the template before and after the deformable part."""
+    def _similarity(self) -> dict[str, float]:
+        """Measure the similarity to the template before and after the deformable part."""
         import torch
 
-        from deepreg_wf.lddmm import diagnostics
+        from deepreg_wf.qc.metrics import similarity_measures
         from deepreg_wf.spatial import load_image
 
         def load(name: str) -> torch.Tensor:
             return torch.from_numpy(load_image(getattr(self.inputs, name))[0])
 
         template, mask = load('template_image'), load('template_mask')
-        inside = mask > 0
-        figures = {}
+        measures: dict[str, float] = {}
         for stage, source in (('affine', 'affine'), ('final', 'warped')):
-            image = load(f'{source}_image')
-            figures[f'correlation_{stage}'] = diagnostics.correlation(
-                image[inside], template[inside]
-            )
-            figures[f'mask_dice_{stage}'] = diagnostics.dice(load(f'{source}_mask'), mask)
-        return figures
+            image, image_mask = load(f'{source}_image'), load(f'{source}_mask')
+            measures |= similarity_measures(image, image_mask, template, mask, stage)
+        return measures
 
-    def _affine(self) -> dict[str, float]:
-        import numpy as np
-
+    def _affine_measures(self) -> dict[str, float]:
+        from deepreg_wf.qc.metrics import affine_determinant
         from deepreg_wf.spatial import load_affine
 
-        figures = {
-            'affine_determinant': float(np.linalg.det(load_affine(self.inputs.affine)[:3, :3]))
-        }
+        measures = {'affine_determinant': affine_determinant(load_affine(self.inputs.affine))}
         if isdefined(self.inputs.affine_trace):
-            trace = json.loads(Path(self.inputs.affine_trace).read_text())
-            figures['mirror_gain'] = trace['mirrored'] - trace['similarity']
-        return figures
+            trace = _read_json(self.inputs.affine_trace)
+            measures['mirror_gain'] = trace['mirrored'] - trace['similarity']
+        return measures
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(path).read_text())
+    return content

@@ -1,4 +1,4 @@
-"""What counts as a good registration: one table of figures, limits and reasons."""
+"""Criteria of registration quality: one table of measures, limits and reasons."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from enum import Enum
 
 
 class Grade(Enum):
-    """Light of one figure, from good to bad; a figure that is missing has none."""
+    """Grade of one measure, or of a registration as a whole."""
 
     GOOD = 'good'
-    LOOK = 'look'
+    REVIEW = 'review'
     BAD = 'bad'
     NONE = 'none'
 
     @property
     def meaning(self) -> str:
-        """What a reader should do."""
+        """Grade in words, for the reports."""
         return _MEANINGS[self]
 
 
 _MEANINGS = {
     Grade.GOOD: 'good',
-    Grade.LOOK: 'needs a look',
+    Grade.REVIEW: 'needs review',
     Grade.BAD: 'bad',
     Grade.NONE: 'not measured',
 }
@@ -32,7 +32,13 @@ _MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Values from `low` to `high`, both included."""
+    """Closed interval of numbers.
+
+    Parameters
+    ----------
+    low, high : float
+        Both ends belong to the interval; by default it is unbounded.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -43,61 +49,62 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """One figure of merit and its limits.
+    """A measure of registration quality with its limits.
 
     Parameters
     ----------
     key : str
-        Its name in the QC file.
+        Name of the measure in the QC file.
     label : str
-        Its name for a person.
-    good, fair : Interval
-        Green within `good`, amber within `fair`, red outside of both.
+        Name of the measure in the reports.
+    good, acceptable : Interval
+        Values in `good` are graded good, other values in `acceptable` need review, and all
+        others are bad.
     reason : str
-        What the figure says and why the limits lie where they do.
+        Meaning of the measure, and the reason for the limits.
     unit : str
-        Of the value; empty where it has none, ``%`` for a share that is shown as such.
-    minus : str
-        Key of a second figure that is subtracted; empty for none.
+        Unit of the measure; empty for none, ``%`` for a fraction that is shown in percent.
+    baseline : str
+        Key of a second measure, which is subtracted from the first; empty for none.
     """
 
     key: str
     label: str
     good: Interval
-    fair: Interval
+    acceptable: Interval
     reason: str
     unit: str = ''
-    minus: str = ''
+    baseline: str = ''
 
-    def value(self, figures: Mapping[str, float | None]) -> float | None:
-        """Look the figure up; None where it, or what is subtracted, was not measured."""
-        value = figures.get(self.key)
-        if value is None or not self.minus:
+    def value(self, measures: Mapping[str, float | None]) -> float | None:
+        """Return the value that is graded; None if it, or its baseline, was not measured."""
+        value = measures.get(self.key)
+        if value is None or not self.baseline:
             return value
-        other = figures.get(self.minus)
-        return None if other is None else value - other
+        baseline = measures.get(self.baseline)
+        return None if baseline is None else value - baseline
 
-    def show(self, value: float) -> str:
-        """Write a value in the unit of the figure."""
+    def format(self, value: float) -> str:
+        """Format a value with its unit."""
         return f'{format_number(value * 100 if self.unit == "%" else value)} {self.unit}'.strip()
 
-    def show_interval(self, interval: Interval) -> str:
-        """Write limits in words that a person reads at a glance."""
-        low, high = self.show(interval.low), self.show(interval.high)
+    def format_interval(self, interval: Interval) -> str:
+        """Format limits, such as ``≥ 0.1`` or ``0.5 to 1.3``."""
+        low, high = self.format(interval.low), self.format(interval.high)
         if interval.low == interval.high:
             return low
         if math.isinf(interval.low):
             return f'≤ {high}'
         return f'≥ {low}' if math.isinf(interval.high) else f'{low} to {high}'
 
-    def grade(self, figures: Mapping[str, float | None]) -> Grade:
-        """Hold the figure against its limits; what is not a number is bad."""
-        value = self.value(figures)
+    def grade(self, measures: Mapping[str, float | None]) -> Grade:
+        """Compare the value with the limits; NaN is bad."""
+        value = self.value(measures)
         if value is None:
             return Grade.NONE
         if value in self.good:
             return Grade.GOOD
-        return Grade.LOOK if value in self.fair else Grade.BAD
+        return Grade.REVIEW if value in self.acceptable else Grade.BAD
 
 
 CRITERIA = (
@@ -106,7 +113,7 @@ CRITERIA = (
         label='Folded voxels in the brain',
         unit='%',
         good=Interval(low=0, high=0),
-        fair=Interval(high=1e-4),
+        acceptable=Interval(high=1e-4),
         reason='Where the Jacobian determinant is zero or negative, the map folds: it has no '
         'inverse there. One voxel in ten thousand is about twenty in a brain at 2 mm.',
     ),
@@ -114,7 +121,7 @@ CRITERIA = (
         key='jacobian_min',
         label='Smallest Jacobian determinant',
         good=Interval(low=0.1),
-        fair=Interval(low=0.0),
+        acceptable=Interval(low=0.0),
         reason='The strongest shrinkage. Parts of normal brains seldom differ tenfold in volume; '
         'with still smaller values the map is close to folding.',
     ),
@@ -122,7 +129,7 @@ CRITERIA = (
         key='jacobian_max',
         label='Largest Jacobian determinant',
         good=Interval(high=10),
-        fair=Interval(high=20),
+        acceptable=Interval(high=20),
         reason='The strongest growth, with the same limit of ten, which enlarged ventricles may '
         'exceed.',
     ),
@@ -131,7 +138,7 @@ CRITERIA = (
         label='Inverse error, median',
         unit='mm',
         good=Interval(high=0.1),
-        fair=Interval(high=0.5),
+        acceptable=Interval(high=0.5),
         reason='Distance between a point of the brain and where it ends after both transforms, '
         'there and back. A tenth of a millimetre is far below the size of a voxel.',
     ),
@@ -140,16 +147,16 @@ CRITERIA = (
         label='Inverse error, 99th percentile',
         unit='mm',
         good=Interval(high=0.5),
-        fair=Interval(high=1.0),
-        reason='The same where it is worst. Half a millimetre is a quarter of a voxel of the '
-        'registration grid at 2 mm, one millimetre is half of it.',
+        acceptable=Interval(high=1.0),
+        reason='The same distance in the worst hundredth of the brain. Half a millimetre is a '
+        'quarter of a voxel of the registration grid at 2 mm, one millimetre is half of it.',
     ),
     Criterion(
         key='energy_drift',
         label='Energy drift along the geodesic',
         unit='%',
         good=Interval(high=0.01),
-        fair=Interval(high=0.05),
+        acceptable=Interval(high=0.05),
         reason='The energy is constant along an exact geodesic, so its largest relative change '
         'measures the error of the integration in time; a hundredth of a percent is usual.',
     ),
@@ -157,25 +164,25 @@ CRITERIA = (
         key='correlation_final',
         label='Correlation with the template, final',
         good=Interval(low=0.75),
-        fair=Interval(low=0.6),
+        acceptable=Interval(low=0.6),
         reason='Correlation of intensities within the brain of the template. T1-weighted brains '
         'reach 0.8 to 0.95 once registered, and 0.5 to 0.7 after the affine alone; less points '
         'to another contrast, a lesion or a failure.',
     ),
     Criterion(
         key='correlation_final',
-        minus='correlation_affine',
+        baseline='correlation_affine',
         label='Correlation gained over the affine',
         good=Interval(low=0.03),
-        fair=Interval(low=0),
-        reason='Deformable registration must not make matters worse. A gain near zero means that '
-        'it hardly moved anything.',
+        acceptable=Interval(low=0),
+        reason='Deformable registration must not reduce the similarity. A gain near zero means '
+        'that it hardly moved anything.',
     ),
     Criterion(
         key='mask_dice_affine',
         label='Overlap of the brain masks, affine',
         good=Interval(low=0.9),
-        fair=Interval(low=0.82),
+        acceptable=Interval(low=0.82),
         reason='Dice coefficient. Brains aligned by an affine overlap by 0.91 to 0.97, depending '
         'on how much of the meninges and the brain stem their masks include; with less, the mask '
         'or the affine has usually failed.',
@@ -184,7 +191,7 @@ CRITERIA = (
         key='mask_dice_final',
         label='Overlap of the brain masks, final',
         good=Interval(low=0.95),
-        fair=Interval(low=0.9),
+        acceptable=Interval(low=0.9),
         reason='Dice coefficient after the deformable registration. What still differs is mostly '
         'meninges, or brain stem that one of the masks lacks.',
     ),
@@ -192,7 +199,7 @@ CRITERIA = (
         key='affine_determinant',
         label='Volume of the brain relative to the template, affine',
         good=Interval(low=0.5, high=1.3),
-        fair=Interval(low=0.35, high=1.7),
+        acceptable=Interval(low=0.35, high=1.7),
         reason='Determinant of the affine map. Adult brains are 0.6 to 1 times as large as '
         'MNI152; a negative value is a mirror image, an extreme one a failed affine.',
     ),
@@ -200,7 +207,7 @@ CRITERIA = (
         key='mirror_gain',
         label='Gain from mirroring the brain, affine',
         good=Interval(high=0.02),
-        fair=Interval(high=0.05),
+        acceptable=Interval(high=0.05),
         reason='By how much the correlation with the template would rise if left and right were '
         'exchanged; seldom more than 0.01, as people are nearly symmetric. A larger gain points '
         'to a header that exchanges them. A symmetric template cannot tell. Nothing is ever '
@@ -211,8 +218,8 @@ CRITERIA = (
         label='Deformable displacement, median',
         unit='mm',
         good=Interval(high=6),
-        fair=Interval(high=10),
-        reason='What the affine left to do. Two to four millimetres are usual; far more means '
+        acceptable=Interval(high=10),
+        reason='Size of the deformable part. Two to four millimetres are usual; far more means '
         'that the affine was wrong.',
     ),
     Criterion(
@@ -220,48 +227,49 @@ CRITERIA = (
         label='Deformable displacement, largest',
         unit='mm',
         good=Interval(high=20),
-        fair=Interval(high=30),
+        acceptable=Interval(high=30),
         reason='Ten to fifteen millimetres occur at the ventricles and at the surface; for more, '
         'look at the pictures.',
     ),
 )
-"""In the order in which the report shows them."""
+"""Criteria in the order of the report."""
+
+FROM_WORST = (Grade.BAD, Grade.REVIEW, Grade.GOOD, Grade.NONE)
+"""Grades from the worst to the best."""
 
 
-def overall(figures: Mapping[str, float | None]) -> Grade:
-    """Sum a registration up.
+def overall_grade(measures: Mapping[str, float | None]) -> Grade:
+    """Grade a registration as a whole.
 
     Parameters
     ----------
-    figures : mapping of str to float or None
-        What the QC file holds.
+    measures : mapping of str to float or None
+        Content of the QC file.
 
     Returns
     -------
     Grade
-        The worst light of all; none where nothing was measured.
+        The worst grade of all criteria; `Grade.NONE` if nothing was measured.
     """
-    return worst(criterion.grade(figures) for criterion in CRITERIA)
+    return worst_grade(criterion.grade(measures) for criterion in CRITERIA)
 
 
-def worst(grades: Iterable[Grade]) -> Grade:
-    """Return the worst of several lights."""
-    from_worst = (Grade.BAD, Grade.LOOK, Grade.GOOD, Grade.NONE)
-    return min(grades, key=from_worst.index, default=Grade.NONE)
+def worst_grade(grades: Iterable[Grade]) -> Grade:
+    """Return the worst of several grades; `Grade.NONE` if there are none."""
+    return min(grades, key=FROM_WORST.index, default=Grade.NONE)
 
 
 def format_number(value: float) -> str:
-    """Write a number with three digits, and no more than four after the point.
+    """Format a number with three digits, and at most four after the point.
 
     Parameters
     ----------
     value : float
-        What is to be written.
 
     Returns
     -------
     str
-        With a true minus sign and thin spaces between thousands.
+        With a minus sign (U+2212) and thin spaces between thousands.
 
     Examples
     --------

@@ -1,9 +1,8 @@
-"""How figures are spread over a group: a dot for each image on the scale of its limits."""
+"""Distribution of each measure over a group: one dot for each image, above the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
@@ -11,169 +10,109 @@ from deepreg_wf.qc.criteria import Criterion, Grade
 from deepreg_wf.reports import svg
 
 _WIDTH, _HEIGHT = 1200, 74
-_LEFT, _RIGHT = 400, 130  # beside the scale: the name of the figure, and its median
+_LEFT, _RIGHT = 400, 130  # margins for the name of the measure and for its median
 _MIDDLE = 30
-_RADIUS = 5.0
-_INK, _FAINT = '#1c2430', '#6b7480'
-_COLOURS = {Grade.GOOD: '#007d5c', Grade.LOOK: '#a86500', Grade.BAD: '#c43c00'}
-_GROUND = {Grade.GOOD: '#e3f2ed', Grade.LOOK: '#faf0dd', Grade.BAD: '#f9e6de'}
+_BAND_HEIGHT = 36
+_JITTER = 22  # pixels over which dots are spread vertically
+_GOLDEN_RATIO = 0.618034
+_TEXT_COLOUR, _MUTED_COLOUR = '#1c2430', '#6b7480'
+_DOT_COLOURS = {Grade.GOOD: '#007d5c', Grade.REVIEW: '#a86500', Grade.BAD: '#c43c00'}
+_BAND_COLOURS = {Grade.GOOD: '#e3f2ed', Grade.REVIEW: '#faf0dd', Grade.BAD: '#f9e6de'}
 
 
 def distribution_figure(criterion: Criterion, values: Sequence[tuple[str, float]]) -> str:
-    """Draw the values of one figure of merit over its limits.
+    """Draw the values of one measure over its limits.
 
     Parameters
     ----------
     criterion : Criterion
+        The measure and its limits.
     values : sequence of (str, float)
-        Name of an image, to be read where the mouse rests on its dot, and its value.
+        Name and value of each image. The name is the tooltip of the dot. Values that are not
+        finite are left out.
 
     Returns
     -------
     str
-        SVG.
+        SVG document.
     """
-    numbers = np.array([value for _, value in values if np.isfinite(value)])
-    low, high = _range(criterion, numbers)
-    body = [svg.rectangle(0, 0, _WIDTH, _HEIGHT, '#fff'), *_ground(criterion, low, high)]
-    body += [
-        svg.text(_LEFT - 16, _MIDDLE + 5, criterion.label, size=16, colour=_INK, anchor='end')
-    ]
-    for value, anchor in ((low, 'start'), (high, 'end')):
-        x = _place(value, low, high)
-        words = criterion.show(value)
-        body.append(svg.text(x, _HEIGHT - 6, words, size=14, colour=_FAINT, anchor=anchor))
-    rise = _jitter(numbers)
-    body += [
-        _dot(criterion, name, value, _place(value, low, high), _MIDDLE + rise[i])
-        for i, (name, value) in enumerate(pair for pair in values if np.isfinite(pair[1]))
-    ]
-    median = criterion.show(float(np.median(numbers))) if numbers.size else '–'
-    x = _WIDTH - _RIGHT + 16
-    body += [
-        svg.text(x, _MIDDLE + 5, median, size=16, colour=_INK, weight=600),
-        svg.text(x, _MIDDLE + 23, 'median', size=13, colour=_FAINT),
+    shown = [(name, value) for name, value in values if np.isfinite(value)]
+    numbers = np.array([value for _, value in shown])
+    axis = _Axis(*_axis_limits(criterion, numbers))
+    median = criterion.format(float(np.median(numbers))) if shown else '–'
+    x, y = _WIDTH - _RIGHT + 16, _MIDDLE + 5
+    body = [
+        svg.rectangle(0, 0, _WIDTH, _HEIGHT, '#fff'),
+        *_bands(criterion, axis),
+        svg.text(_LEFT - 16, y, criterion.label, size=16, colour=_TEXT_COLOUR, anchor='end'),
+        *_axis_labels(criterion, axis),
+        *_dots(criterion, shown, axis),
+        svg.text(x, y, median, size=16, colour=_TEXT_COLOUR, weight=600),
+        svg.text(x, y + 18, 'median', size=13, colour=_MUTED_COLOUR),
     ]
     return svg.document(_WIDTH, _HEIGHT, f'{criterion.label} over the group', body)
 
 
-def scores_figure(scores: Sequence[tuple[str, Sequence[float]]], shares: Sequence[float]) -> str:
-    """Draw where images lie along the first two modes, and what each mode explains.
+class _Axis:
+    """Conversion of values to horizontal pixels."""
 
-    Parameters
-    ----------
-    scores : sequence of (str, sequence of float)
-        Name of an image and its place along the modes, in standard deviations.
-    shares : sequence of float
-        Of the variance that each mode explains.
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
 
-    Returns
-    -------
-    str
-        SVG.
-    """
-    width, height, side = 1200, 520, 420
-    reach = max(3.0, *(abs(place) for _, places in scores for place in places[:2]))
-    centre, middle, unit = 330.0, 240.0, side / 2 / reach
-    body = [svg.rectangle(0, 0, width, height, '#fff')]
-    body += [svg.rectangle(centre - side / 2, middle - side / 2, side, side, '#f6f8fa')]
-    for deviations in range(-int(reach), int(reach) + 1):
-        along = deviations * unit
-        colour = '#b9c2cc' if deviations == 0 else '#fff'
-        lines = [
-            np.array([[centre + along, middle - side / 2], [centre + along, middle + side / 2]]),
-            np.array([[centre - side / 2, middle + along], [centre + side / 2, middle + along]]),
-        ]
-        words = f'{deviations:d}'.replace('-', '−')
-        below, beside = middle + side / 2 + 20, centre - side / 2 - 10
-        body += [
-            svg.path(lines, colour, 1),
-            svg.text(centre + along, below, words, size=14, colour=_FAINT, anchor='middle'),
-            svg.text(beside, middle - along + 5, words, size=14, colour=_FAINT, anchor='end'),
-        ]
-    for name, places in scores:
-        x, y = centre + places[0] * unit, middle - (places[1] if len(places) > 1 else 0) * unit
-        body.append(_circle(x, y, '#0b62a4', name))
-    across, upwards = (f'mode {number}, in standard deviations' for number in (1, 2))
-    body.append(svg.text(centre, height - 24, across, size=15, colour=_INK, anchor='middle'))
-    label = svg.text(0, 0, upwards, size=15, colour=_INK, anchor='middle')
-    left = centre - side / 2 - 52
-    body.append(f'<g transform="translate({left:g} {middle:g}) rotate(-90)">{label}</g>')
-    body += _bars(shares, 720, middle + side / 2, side)
-    title = 'Images along the first two modes, and the share of the variance of each mode'
-    return svg.document(width, height, title, body)
+    def x(self, value: float) -> float:
+        fraction = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return float(_LEFT + fraction * (_WIDTH - _LEFT - _RIGHT))
 
 
-def _bars(shares: Sequence[float], left: float, bottom: float, height: float) -> list[str]:
-    step, top = 84, max(shares)
-    elements = [svg.text(left, bottom - height - 8, 'share of the variance', size=15, colour=_INK)]
-    for number, share in enumerate(shares):
-        tall, x = share / top * (height - 40), left + number * step
-        words = f'{100 * share:.0f} %'
-        elements += [
-            svg.rectangle(x, bottom - tall, step - 20, tall, '#0b62a4', radius=3),
-            svg.text(
-                x + (step - 20) / 2,
-                bottom - tall - 8,
-                words,
-                size=15,
-                colour=_INK,
-                anchor='middle',
-            ),
-            svg.text(
-                x + (step - 20) / 2,
-                bottom + 20,
-                f'mode {number + 1}',
-                size=14,
-                colour=_FAINT,
-                anchor='middle',
-            ),
-        ]
-    return elements
-
-
-def _range(criterion: Criterion, numbers: np.ndarray) -> tuple[float, float]:
-    """Ends of the scale: all values, and the limits that lie among or next to them."""
+def _axis_limits(criterion: Criterion, numbers: np.ndarray) -> tuple[float, float]:
+    """Ends of the axis: all values, both ends of the good interval, and a margin."""
     limits = [criterion.good.low, criterion.good.high]
     ends = [*numbers.tolist(), *(limit for limit in limits if np.isfinite(limit))]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
-    room = 0.04 * (high - low) or max(abs(high), 1e-6) * 0.1
-    return low - room if low < 0 or low - room > 0 else 0.0, high + room
+    margin = 0.04 * (high - low) or max(abs(high), 1e-6) * 0.1
+    # The margin of values that are not negative ends at zero.
+    return low - margin if low < 0 or low - margin > 0 else 0.0, high + margin
 
 
-def _place(value: float, low: float, high: float) -> float:
-    share = (min(max(value, low), high) - low) / (high - low)
-    return float(_LEFT + share * (_WIDTH - _LEFT - _RIGHT))
-
-
-def _ground(criterion: Criterion, low: float, high: float) -> list[str]:
-    """Colour the scale as the limits grade it, from the outside in."""
-    layers = [(Grade.BAD, low, high)]
-    for grade, interval in ((Grade.LOOK, criterion.fair), (Grade.GOOD, criterion.good)):
-        layers.append((grade, max(low, interval.low), min(high, interval.high)))
-    elements = []
-    for grade, start, end in layers:
-        if end >= start:
-            x = _place(start, low, high)
-            width = max(_place(end, low, high) - x, 2)
-            elements.append(svg.rectangle(x, _MIDDLE - 18, width, 36, _GROUND[grade]))
+def _bands(criterion: Criterion, axis: _Axis) -> list[str]:
+    """Colour the background by grade; each grade covers part of the worse one."""
+    layers = [
+        (Grade.BAD, axis.low, axis.high),
+        (Grade.REVIEW, criterion.acceptable.low, criterion.acceptable.high),
+        (Grade.GOOD, criterion.good.low, criterion.good.high),
+    ]
+    elements, top = [], _MIDDLE - _BAND_HEIGHT / 2
+    for grade, low, high in layers:
+        low, high = max(axis.low, low), min(axis.high, high)
+        if high >= low:
+            width = max(axis.x(high) - axis.x(low), 2)
+            colour = _BAND_COLOURS[grade]
+            elements.append(svg.rectangle(axis.x(low), top, width, _BAND_HEIGHT, colour))
     return elements
 
 
-def _jitter(numbers: np.ndarray) -> np.ndarray:
-    """Heights that keep dots of like values apart, the same in every drawing."""
-    # Multiples of the golden ratio are spread evenly, however many there are.
-    return (np.arange(len(numbers)) * 0.618034 % 1 - 0.5) * 22
+def _axis_labels(criterion: Criterion, axis: _Axis) -> list[str]:
+    return [
+        svg.text(
+            axis.x(value),
+            _HEIGHT - 6,
+            criterion.format(value),
+            size=14,
+            colour=_MUTED_COLOUR,
+            anchor=anchor,
+        )
+        for value, anchor in ((axis.low, 'start'), (axis.high, 'end'))
+    ]
 
 
-def _dot(criterion: Criterion, name: str, value: float, x: float, y: float) -> str:
-    # A difference is given as it is: nothing more is to be subtracted.
-    figures = {criterion.key: value} | ({criterion.minus: 0.0} if criterion.minus else {})
-    return _circle(x, y, _COLOURS[criterion.grade(figures)], f'{name}: {criterion.show(value)}')
-
-
-def _circle(x: float, y: float, colour: str, name: str) -> str:
-    return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS:g}" fill="{colour}" fill-opacity=".7" '
-        f'stroke="#fff"><title>{escape(name)}</title></circle>'
-    )
+def _dots(criterion: Criterion, values: Sequence[tuple[str, float]], axis: _Axis) -> list[str]:
+    # Multiples of the golden ratio spread dots of similar values evenly, without chance.
+    offsets = (np.arange(len(values)) * _GOLDEN_RATIO % 1 - 0.5) * _JITTER
+    dots = []
+    for (name, value), offset in zip(values, offsets, strict=True):
+        # The baseline has been subtracted from the value already.
+        baseline = {criterion.baseline: 0.0} if criterion.baseline else {}
+        grade = criterion.grade({criterion.key: value} | baseline)
+        tooltip = f'{name}: {criterion.format(value)}'
+        dots.append(svg.dot(axis.x(value), _MIDDLE + offset, _DOT_COLOURS[grade], tooltip))
+    return dots

@@ -1,9 +1,9 @@
-"""The page of a group: the worst first, how figures are spread, and what brains have in common."""
+"""Report of a group: all registrations, the distribution of measures, and average images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,24 +12,21 @@ import numpy as np
 from markupsafe import Markup
 
 from deepreg_wf.bids.entities import write_text
-from deepreg_wf.qc.criteria import CRITERIA, Grade, overall
-from deepreg_wf.reports.distributions import distribution_figure, scores_figure
-from deepreg_wf.reports.figures import (
-    Reference,
-    alignment_figure,
-    log_jacobian_figure,
-    magnitude_figure,
-)
+from deepreg_wf.qc.criteria import CRITERIA, Grade, overall_grade
+from deepreg_wf.reports.distributions import distribution_figure
+from deepreg_wf.reports.figures import alignment_figure, log_jacobian_figure, magnitude_figure
 from deepreg_wf.reports.html import render
-from deepreg_wf.reports.volumes import Volume
+from deepreg_wf.reports.images import ScalarImage
+from deepreg_wf.reports.reference import Reference
+from deepreg_wf.reports.scores import scores_figure
 
 if TYPE_CHECKING:
     from deepreg_wf.group import Atlas, Member
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A figure, a table or a text of the page, in the words of its template."""
+class _Reportlet:
+    """A figure, a table or a text, with the attributes that ``page.html`` reads."""
 
     components: list[tuple[str, None]]
     subtitle: str = ''
@@ -39,8 +36,10 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Section:
+    """A section, with the attributes that ``page.html`` reads."""
+
     name: str
-    reportlets: list[_Part]
+    reportlets: list[_Reportlet]
     title: str = ''
 
 
@@ -48,7 +47,7 @@ def write_group_report(
     output_dir: Path,
     members: Sequence[Member],
     atlases: Sequence[Atlas],
-    lacking: Mapping[str, str],
+    missing: Mapping[str, str],
 ) -> Path:
     """Write ``group.html`` and its figures, in ``group/figures``.
 
@@ -59,176 +58,207 @@ def write_group_report(
     members : sequence of Member
         Registrations, in the order of the table.
     atlases : sequence of Atlas
-        One for each space.
-    lacking : mapping of str to str
-        What is missing or was left out, and why.
+        Average images of each space.
+    missing : mapping of str to str
+        Participants and images that are missing or were left out, with the reason.
 
     Returns
     -------
     Path
-        The page, which loads nothing but the figures beside it.
+        The page, which loads only the figures beside it.
     """
-    grades = [overall(member.figures) for member in members]
+    grades = [overall_grade(member.figures) for member in members]
     counts = [(grade, grades.count(grade)) for grade in Grade if grade in grades]
     several = len({member.space for member in members}) > 1
     table = render('group_table.html', rows=_rows(output_dir, members), several=several)
-    sections = [_Section('Registrations', [_Part([(table, None)])], _LEADS['Registrations'])]
-    if lacking:
-        words = render('group_lacking.html', lacking=lacking)
-        sections.append(_Section('Missing', [_Part([(words, None)])], _LEADS['Missing']))
+    sections = [_text_section('Registrations', table)]
+    if missing:
+        sections.append(_text_section('Missing', render('group_missing.html', missing=missing)))
     sections.append(_distributions(members))
     sections += [_averages(output_dir, atlas) for atlas in atlases if atlas.images]
-    header = render('group_header.html', members=members, counts=counts, lacking=lacking)
+    header = render('group_header.html', members=members, counts=counts, missing=missing)
     page = output_dir / 'group.html'
     title = f'group: {len(members)} registrations'
     write_text(page, render('page.html', title=title, header=[header], sections=sections))
     return page
 
 
-_LEADS = {
-    'Registrations': 'Worst first: by verdict, then by the number of measures that are not good, '
-    'then by correlation with the template. Each row links to the report of its participant.',
-    'Missing': 'Participants and images that are not among the above, and why.',
-    'Measures': 'Each dot is an image; hold the mouse over it to see its name. Green, amber and '
-    'red backgrounds show the limits that the verdicts follow.',
+_INTRODUCTIONS = {
+    'Registrations': 'The worst registrations come first. The order follows the verdict, then the '
+    'number of measures that are not good, then the correlation with the template. Each image '
+    'links to the report of its participant.',
+    'Missing': 'These participants and images are not in the tables and averages.',
+    'Measures': 'Each dot is an image; hold the mouse over a dot to see its name. The background '
+    'shows the limits of the grades: green is good, amber needs review, red is bad.',
 }
+"""Text at the beginning of a section."""
+
+
+def _text_section(name: str, content: str) -> _Section:
+    return _Section(name, [_Reportlet([(content, None)])], _INTRODUCTIONS[name])
 
 
 @dataclass(frozen=True)
-class _Row:
+class _TableRow:
+    """A registration in the table of the group."""
+
     member: Member
     grade: Grade
     page: str
-    doubts: list[tuple[Grade, str]]
+    warnings: list[tuple[Grade, str]]
     values: list[str]
 
 
 _COLUMNS = ('correlation_final', 'mask_dice_final', 'jacobian_min', 'displacement_median_mm')
-"""Figures that the table shows of every image, whatever their light."""
+"""Measures that the table shows for every image, whatever their grade."""
 
 
-def _rows(output_dir: Path, members: Sequence[Member]) -> list[_Row]:
+def _rows(output_dir: Path, members: Sequence[Member]) -> list[_TableRow]:
     return [
-        _Row(member, overall(member.figures), _page_of(output_dir, member), *_judge(member))
+        _TableRow(
+            member,
+            overall_grade(member.figures),
+            _report_of(output_dir, member),
+            _warnings(member.figures),
+            _column_values(member.figures),
+        )
         for member in members
     ]
 
 
-def _page_of(output_dir: Path, member: Member) -> str:
+def _report_of(output_dir: Path, member: Member) -> str:
+    """Name of the report of a participant; empty if there is none."""
     page = f'sub-{member.participant}.html'
     return page if (output_dir / page).is_file() else ''
 
 
-def _judge(member: Member) -> tuple[list[tuple[Grade, str]], list[str]]:
-    doubts, shown = [], {}
-    for criterion in CRITERIA:
-        grade, value = criterion.grade(member.figures), criterion.value(member.figures)
-        words = '–' if value is None else criterion.show(value)
-        if grade in (Grade.BAD, Grade.LOOK):
-            doubts.append((grade, f'{criterion.label}: {words}'))
-        if not criterion.minus:
-            shown[criterion.key] = words
-    return doubts, [shown[key] for key in _COLUMNS]
+def _warnings(measures: Mapping[str, float | None]) -> list[tuple[Grade, str]]:
+    """Grade and text of each measure that is not good."""
+    graded = [(criterion, criterion.grade(measures)) for criterion in CRITERIA]
+    return [
+        (grade, f'{criterion.label}: {criterion.format(value)}')
+        for criterion, grade in graded
+        if grade in (Grade.BAD, Grade.REVIEW) and (value := criterion.value(measures)) is not None
+    ]
+
+
+def _column_values(measures: Mapping[str, float | None]) -> list[str]:
+    """Text of the measures in `_COLUMNS`."""
+    criteria = {criterion.key: criterion for criterion in CRITERIA if not criterion.baseline}
+    values = ((criteria[key], criteria[key].value(measures)) for key in _COLUMNS)
+    return ['–' if value is None else criterion.format(value) for criterion, value in values]
 
 
 def _distributions(members: Sequence[Member]) -> _Section:
-    figures = []
+    figures: list[tuple[str, None]] = []
     for criterion in CRITERIA:
         found = [(member.image, criterion.value(member.figures)) for member in members]
         known = [(image, value) for image, value in found if value is not None]
         if known:
             figures.append((Markup(distribution_figure(criterion, known)), None))
-    return _Section('Measures', [_Part(figures)], _LEADS['Measures'])
+    return _Section('Measures', [_Reportlet(figures)], _INTRODUCTIONS['Measures'])
 
 
 def _averages(output_dir: Path, atlas: Atlas) -> _Section:
-    """Figures of the mean images, the average brain and the modes of one space."""
-    reference = _mean_as_reference(atlas)
-    parts = [
-        _picture(output_dir, atlas, desc, draw(reference, Volume.load(atlas.images[desc])), *words)
-        for desc, (draw, *words) in _FIGURES.items()
-        if desc in atlas.images
-    ]
+    """Show the average images and the principal modes of one space."""
+    # The mean takes the place of the template, whose file may no longer exist.
+    mean = Reference.load(atlas.images['mean'], atlas.images['mask'], name='mean')
+    reportlets = []
+    for desc, figure in _AVERAGE_FIGURES.items():
+        if desc in atlas.images:
+            drawn = figure.draw(mean, ScalarImage.load(atlas.images[desc]))
+            reportlets.append(_figure_reportlet(output_dir, atlas, desc, drawn, *figure.text))
     if atlas.scores:
         scores = scores_figure(list(atlas.scores.items()), atlas.shares)
-        parts.append(_Part([(Markup(scores), None)], 'Modes', _MODES))
-    for number, share in enumerate(atlas.shares, start=1):
+        reportlets.append(_Reportlet([(Markup(scores), None)], 'Modes', _MODES_TEXT))
+    for number, ratio in enumerate(atlas.shares, start=1):
         ends = [atlas.images.get(f'mode{number}{end}') for end in ('minus', 'plus')]
         if ends[0] is not None and ends[1] is not None:
-            figure = _draw_mode(reference, Volume.load(ends[0]), Volume.load(ends[1]))
-            title = f'Mode {number}, {100 * share:.0f} % of the variance'
-            parts.append(_picture(output_dir, atlas, f'mode{number}', figure, title, _MODE))
-    lead = f'Computed from {atlas.members} images; stored as NIfTI images in the folder "group".'
-    return _Section(f'Average in {atlas.space}', parts, lead)
+            low, high = ScalarImage.load(ends[0]), ScalarImage.load(ends[1])
+            shown = Reference(low, mean.mask, mean.contours)
+            drawn = alignment_figure(shown, high, mean.mask, names=('−2 SD', '+2 SD'))
+            title = f'Mode {number}, {100 * ratio:.0f} % of the variance'
+            reportlets.append(
+                _figure_reportlet(output_dir, atlas, f'mode{number}', drawn, title, _MODE_TEXT)
+            )
+    introduction = (
+        f'Computed from {atlas.members} images. The images are in the folder "group", as NIfTI.'
+    )
+    return _Section(f'Average in {atlas.space}', reportlets, introduction)
 
 
-def _mean_as_reference(atlas: Atlas) -> Reference:
-    """The mean image in the place of the template, which need not be there any more."""
-    mean = Reference.load(atlas.images['mean'], atlas.images['mask'])
-    outlines = (replace(o, label=o.label.replace('template', 'mean')) for o in mean.outlines)
-    return replace(mean, outlines=tuple(outlines))
+def _draw_average(mean: Reference, average: ScalarImage) -> str:
+    return alignment_figure(mean, average, mean.mask, names=('mean', 'average'))
 
 
-def _draw_average(reference: Reference, average: Volume) -> str:
-    return alignment_figure(reference, average, reference.mask, names=('mean', 'average'))
+def _draw_deviation(mean: Reference, deviation: ScalarImage) -> str:
+    known = ScalarImage(np.nan_to_num(deviation.data), deviation.affine)
+    description = 'standard deviation of the log-Jacobian'
+    return magnitude_figure(mean, known, symbol='SD', description=description, unit='')
 
 
-def _draw_deviation(reference: Reference, deviation: Volume) -> str:
-    known = Volume(np.nan_to_num(deviation.data), deviation.affine)
-    meaning = 'standard deviation of the log-Jacobian'
-    return magnitude_figure(reference, known, symbol='SD', meaning=meaning, unit='')
+def _draw_momentum(mean: Reference, momentum: ScalarImage) -> str:
+    description = 'length of the mean momentum'
+    return magnitude_figure(mean, momentum, symbol='|m₀|', description=description, unit='mm')
 
 
-def _draw_momentum(reference: Reference, momentum: Volume) -> str:
-    meaning = 'length of the mean momentum'
-    return magnitude_figure(reference, momentum, symbol='|m₀|', meaning=meaning, unit='mm')
+@dataclass(frozen=True)
+class _AverageFigure:
+    """Function that draws an average image, and the title and description of the figure."""
+
+    draw: Callable[[Reference, ScalarImage], str]
+    text: tuple[str, str]
 
 
-def _draw_mode(reference: Reference, low: Volume, high: Volume) -> str:
-    shown = Reference(low, reference.mask, reference.outlines)
-    return alignment_figure(shown, high, reference.mask, names=('−2 SD', '+2 SD'))
-
-
-_FIGURES: dict[str, tuple[Callable[[Reference, Volume], str], str, str]] = {
-    'average': (
+_AVERAGE_FIGURES = {
+    'average': _AverageFigure(
         _draw_average,
-        'Average brain',
-        'The mean of the images in template space, alternating with the same image carried along '
-        'the geodesic of the mean momentum, which gives it the average shape of the group. Where '
-        'the mean is sharp, the images agree. Press and hold the mouse button to pause.',
+        (
+            'Average brain',
+            'Two images alternate: the mean of the images in template space, and the same mean '
+            'deformed to the average shape of the group by the geodesic of the mean momentum. '
+            'The images agree where the mean is sharp. Press and hold the mouse button to pause.',
+        ),
     ),
-    'meanlogjacobian': (
-        partial(log_jacobian_figure, whose='group'),
-        'Mean change of volume',
-        'Where the group is larger or smaller than the template, without the affine.',
+    'meanlogjacobian': _AverageFigure(
+        partial(log_jacobian_figure, subject_name='group'),
+        (
+            'Mean change of volume',
+            'Regions in which the group is larger or smaller than the template, without the '
+            'affine.',
+        ),
     ),
-    'sdlogjacobian': (
+    'sdlogjacobian': _AverageFigure(
         _draw_deviation,
-        'Spread of the change of volume',
-        'Where the images differ most from each other.',
+        (
+            'Standard deviation of the change of volume',
+            'Regions in which the images differ most from each other.',
+        ),
     ),
-    'meanmomentum': (
+    'meanmomentum': _AverageFigure(
         _draw_momentum,
-        'Mean momentum',
-        'Its geodesic leads from the template to the average brain.',
+        (
+            'Mean momentum',
+            'The geodesic of the mean momentum leads from the template to the average brain.',
+        ),
     ),
 }
-"""By image: what draws it, its title and what it shows."""
+"""Figures by the label of the ``desc`` entity of their image."""
 
-_MODES = (
+_MODES_TEXT = (
     'Principal components of the momenta, in the metric of the registration. A dot far from all '
     'others is an unusual brain or a failed registration.'
 )
-_MODE = 'Two standard deviations below and above the average, along the mode.'
+_MODE_TEXT = 'Two standard deviations below and above the average, along the mode.'
 
 
-def _picture(
-    output_dir: Path, atlas: Atlas, desc: str, figure: str, title: str, words: str
-) -> _Part:
-    """Put a figure into a file beside the page."""
+def _figure_reportlet(
+    output_dir: Path, atlas: Atlas, desc: str, figure: str, title: str, description: str
+) -> _Reportlet:
+    """Write a figure to a file that the page loads."""
     mean = atlas.images['mean']
     name = mean.name.replace('_desc-mean_T1w.nii.gz', f'_desc-{desc}_T1w.svg')
     path = mean.parent / 'figures' / name
     write_text(path, figure)
-    shown = render('figure.html', source=path.relative_to(output_dir).as_posix())
-    return _Part([(shown, None)], title, words)
+    link = render('figure.html', source=path.relative_to(output_dir).as_posix())
+    return _Reportlet([(link, None)], title, description)

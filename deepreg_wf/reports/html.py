@@ -1,4 +1,4 @@
-"""The parts of the page that are text and tables, as fragments of HTML."""
+"""Tables and text of the reports, rendered from the HTML templates in ``data/report``."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepreg_wf.engine.crashes import Crash
-from deepreg_wf.qc.criteria import CRITERIA, Criterion, Grade, overall
+from deepreg_wf.qc.criteria import CRITERIA, Criterion, Grade, overall_grade
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parents[1] / 'data' / 'report'
+"""Folder of the HTML templates."""
 
-_MASKS = {
-    'already-extracted': ('the image already shows only a brain; used as it is', ''),
+# Description and note for each method of skull stripping.
+_SKULL_STRIP_METHODS = {
+    'already-extracted': ('none needed: the image shows only the brain', ''),
     'deepbet': ('extracted by deepbet', ''),
     'hdbet': ('extracted by HD-BET', ''),
     'synthstrip': ('extracted by SynthStrip', ''),
-    'template': ('found by matching the MNI152 brain', ''),
+    'template': ('found by matching the MNI152 template', ''),
     'precomputed': ('computed beforehand by another program', 'from --derivatives'),
-    'none': ('skull stripping was skipped on request', 'all voxels above zero count as brain'),
+    'none': ('skull stripping skipped on request', 'all voxels above zero count as brain'),
 }
 _PACKAGES = (
     'torch', 'antspyx', 'deepbet', 'nipype', 'niworkflows', 'nireports', 'nitransforms',
     'nibabel', 'numpy', 'scipy',
 )  # fmt: skip
-_GROUPS = {
+_SETTINGS_TITLES = {
     'registration': 'Registration',
     'anatomical': 'Anatomical',
     'selection': 'Input',
@@ -43,7 +45,7 @@ _GROUPS = {
 }
 
 
-def summary(
+def summary_table(
     t1w_file: Path,
     mask_file: Path,
     *,
@@ -51,106 +53,136 @@ def summary(
     skull_strip_method: str,
     lesion_file: Path | None = None,
 ) -> str:
-    """Say what was registered to what.
+    """List the image, its brain mask and the templates of a registration.
 
     Parameters
     ----------
     t1w_file : Path
-        The raw image; only its header is read.
+        Raw T1-weighted image, of which only the header is read.
     mask_file : Path
-        Its brain mask.
+        Brain mask of the image.
     templates : mapping of str to str
-        Where each template comes from, by its name.
+        Source of each template by its name.
     skull_strip_method : str
-        How the mask came about, as ``SkullStrip`` tells.
+        Method of skull stripping, as ``SkullStrip`` reports it.
     lesion_file : Path, optional
-        Mask of a lesion that took no part in the registration.
+        Mask of a lesion that was excluded from the registration.
 
     Returns
     -------
     str
         HTML.
     """
-    method, note = _MASKS.get(skull_strip_method, (skull_strip_method, ''))
+    method, note = _SKULL_STRIP_METHODS.get(skull_strip_method, (skull_strip_method, ''))
     rows = [
         ('T1-weighted image', t1w_file.name, str(t1w_file.parent)),
         ('Grid', *_describe_grid(t1w_file)),
         ('Brain mask', method, note),
-        ('Volume in the mask', _volume(mask_file), ''),
+        ('Volume of the brain mask', _mask_volume(mask_file), ''),
         *(('Template', name, uri) for name, uri in templates.items()),
     ]
     if lesion_file is not None:
         note = f'{lesion_file.name}; excluded from the deformable registration'
-        rows.append(('Lesion', _volume(lesion_file), note))
+        rows.append(('Lesion', _mask_volume(lesion_file), note))
     return render('summary.html', rows=rows)
 
 
 @dataclass(frozen=True)
-class _Row:
+class _QualityRow:
+    """A row of the table of measures."""
+
     criterion: Criterion
     grade: Grade
     value: str
     note: str
 
 
-def quality_table(figures: Mapping[str, float | None]) -> str:
-    """Hold a registration against the table of limits.
+def quality_table(measures: Mapping[str, float | None]) -> str:
+    """Compare the measures of a registration with their limits.
 
     Parameters
     ----------
-    figures : mapping of str to float or None
-        What the QC file holds.
+    measures : mapping of str to float or None
+        Content of the QC file.
 
     Returns
     -------
     str
-        HTML: a row with a light for every criterion, with its limits and their reason.
+        HTML table with a row for each criterion: grade, value, limits and their reason.
     """
-    rows = [_row(criterion, figures) for criterion in CRITERIA]
-    return render('quality.html', rows=rows, overall=overall(figures))
+    rows = [_quality_row(criterion, measures) for criterion in CRITERIA]
+    return render('quality.html', rows=rows, overall_grade=overall_grade(measures))
 
 
 def header(
-    subject: str, date: str, verdicts: Sequence[tuple[str, str, Grade]], failures: int
+    participant: str, date: str, verdicts: Sequence[tuple[str, str, Grade]], failures: int
 ) -> str:
-    """Head the page with verdicts and the number of failed steps.
+    """Render the head of a page: the verdicts and the number of failed steps.
 
     Parameters
     ----------
-    subject, date : str
-        Label of the subject, and the day of the run.
+    participant : str
+        Label without ``sub-``.
+    date : str
+        Day of the run.
     verdicts : sequence of (str, str, Grade)
-        Name of each registration, the place of its table on the page, and its light.
+        Name of each registration, anchor of its table on the page, and overall grade.
     failures : int
-        Number of steps that failed.
+        Number of failed steps.
 
     Returns
     -------
     str
         HTML.
     """
-    return render('header.html', subject=subject, date=date, verdicts=verdicts, failures=failures)
+    return render(
+        'header.html', participant=participant, date=date, verdicts=verdicts, failures=failures
+    )
 
 
 def methods(markdown: str, rendered: str) -> str:
-    """Show the methods text, rendered and as Markdown to copy."""
+    """Render the methods section.
+
+    Parameters
+    ----------
+    markdown : str
+        Methods text as Markdown, to be copied.
+    rendered : str
+        The same text as HTML.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     return render('methods.html', markdown=markdown, rendered=rendered)
 
 
 def errors(crashes: Sequence[Crash]) -> str:
-    """Show what failed, or that nothing did."""
+    """Render the list of failed steps.
+
+    Parameters
+    ----------
+    crashes : sequence of Crash
+        Failed steps; may be empty.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     return render('errors.html', crashes=crashes)
 
 
 def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None) -> str:
-    """Show how to make the same result again.
+    """Render the settings and software versions of a run.
 
     Parameters
     ----------
-    settings : mapping
-        Tables of the settings file of the run; ``run`` tells version, start and command line.
-    elapsed : float, optional
-        Seconds that the run took.
+    settings : mapping of str to mapping
+        Tables of the settings file. Its table ``run`` holds version, start and command line.
+    elapsed : float or None
+        Duration of the run in seconds, if known.
 
     Returns
     -------
@@ -161,12 +193,18 @@ def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None)
     facts = [
         ('deepreg_wf', run.get('version', '')),
         ('Started', run.get('started', '')),
-        ('Time taken', '' if elapsed is None else _duration(elapsed)),
+        ('Time taken', '' if elapsed is None else _format_duration(elapsed)),
         ('Command line', run.get('command_line', '')),
     ]
     tables = [
-        (title, [(_words(key), _setting(value)) for key, value in settings[group].items()])
-        for group, title in _GROUPS.items()
+        (
+            title,
+            [
+                (key.replace('_', ' '), _format_setting(value))
+                for key, value in settings[group].items()
+            ],
+        )
+        for group, title in _SETTINGS_TITLES.items()
         if settings.get(group)
     ]
     tables.append(('Software versions', _versions()))
@@ -182,15 +220,28 @@ def _environment() -> Environment:
     )
 
 
-def render(name: str, **context: Any) -> str:
-    """Fill a template of ``data/report``; what comes out is not escaped again in another."""
+def render(name: str, **context: object) -> str:
+    """Render a template of ``data/report``.
+
+    Parameters
+    ----------
+    name : str
+        File name of the template.
+    **context : object
+        Variables of the template.
+
+    Returns
+    -------
+    str
+        HTML that is marked as safe, so that it is not escaped when another template includes it.
+    """
     from markupsafe import Markup
 
     return Markup(_environment().get_template(name).render(**context).strip())
 
 
 def _describe_grid(path: Path) -> tuple[str, str]:
-    """Size and spacing of an image, and how its axes lie."""
+    """Describe the size and the voxels of an image, and the orientation of its axes."""
     import nibabel as nb
 
     image = nb.Nifti1Image.from_filename(path)
@@ -202,7 +253,7 @@ def _describe_grid(path: Path) -> tuple[str, str]:
     return f'{size} voxels of {spacing} mm', axes + oblique
 
 
-def _volume(path: Path) -> str:
+def _mask_volume(path: Path) -> str:
     import nibabel as nb
 
     mask = nb.Nifti1Image.from_filename(path)
@@ -210,36 +261,33 @@ def _volume(path: Path) -> str:
     return f'{np.count_nonzero(np.asanyarray(mask.dataobj)) * voxel / 1000:.0f} mL'
 
 
-def _row(criterion: Criterion, figures: Mapping[str, float | None]) -> _Row:
-    grade, value = criterion.grade(figures), criterion.value(figures)
+def _quality_row(criterion: Criterion, measures: Mapping[str, float | None]) -> _QualityRow:
+    grade, value = criterion.grade(measures), criterion.value(measures)
     if value is None:
-        return _Row(criterion, grade, '–', '')
+        return _QualityRow(criterion, grade, '–', '')
+    before = measures[criterion.baseline] if criterion.baseline else None
+    after = measures[criterion.key]
     note = ''
-    if criterion.minus:
-        before, after = (criterion.show(figures[k]) for k in (criterion.minus, criterion.key))
-        note = f'from {before} to {after}'
-    return _Row(criterion, grade, criterion.show(value), note)
+    if before is not None and after is not None:
+        note = f'from {criterion.format(before)} to {criterion.format(after)}'
+    return _QualityRow(criterion, grade, criterion.format(value), note)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, 'h'), (minutes, 'min'), (rest, 's'))
     return ' '.join(f'{number} {unit}' for number, unit in parts if number) or '0 s'
 
 
-def _words(key: str) -> str:
-    return key.replace('_', ' ')
-
-
-def _setting(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _versions() -> list[tuple[str, str]]:
-    """Versions of Python and of what is installed."""
+    """List the versions of Python and of the installed packages among `_PACKAGES`."""
     installed = ((package, _version(package)) for package in _PACKAGES)
     return [('Python', platform.python_version()), *(item for item in installed if item[1])]
 

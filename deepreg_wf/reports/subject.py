@@ -1,4 +1,4 @@
-"""The page of a subject, put together from what its run has left behind."""
+"""Report of one participant, assembled from the figures and files of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deepreg_wf.bids.entities import parse_entities
 from deepreg_wf.engine.crashes import read_crashes
 from deepreg_wf.qc.criteria import Grade, overall_grade
-from deepreg_wf.reports import html as fragments
+from deepreg_wf.reports import html
 from deepreg_wf.reports.citations import read_bibliography, render_methods
 from deepreg_wf.utils.atomic import atomic_write
 
@@ -19,81 +19,91 @@ if TYPE_CHECKING:
     from nireports.assembler.report import Report
 
 _DATA = Path(__file__).parents[1] / 'data'
-_QC = '_desc-registration_qc.json'
-_ORDERING = ('session', 'acquisition', 'ceagent', 'reconstruction', 'run', 'space', 'cohort')
-"""Entities in the titles of the page, as in ``data/report.yml``."""
+_QC_SUFFIX = '_desc-registration_qc.json'
+
+# Entities in the headings of the page, in the order of ``data/report.yml``.
+_HEADING_ENTITIES = (
+    'session',
+    'acquisition',
+    'ceagent',
+    'reconstruction',
+    'run',
+    'space',
+    'cohort',
+)
 
 
 def write_subject_report(
-    output_dir: Path, subject: str, run_id: str, *, elapsed: float | None = None
+    output_dir: Path, participant: str, run_id: str, *, elapsed: float | None = None
 ) -> Path:
-    """Write ``sub-X.html`` from the figures and files of a subject.
+    """Write ``sub-X.html`` from the figures and files of a participant.
 
-    Nothing is computed again, so that a report can be written at any time, also of a subject
-    that has failed.
+    Nothing is computed again, so that the report can be written at any time, even if the run of
+    the participant has failed.
 
     Parameters
     ----------
     output_dir : Path
-        Folder of the derivatives. Figures are taken from ``sub-X/figures``, errors and settings
-        from ``sub-X/log/<run_id>``, the methods text from ``logs/CITATION.md``; what is missing
-        is left out.
-    subject : str
-        Label, without ``sub-``.
+        Folder of the derivatives. Figures are read from ``sub-X/figures``, errors and settings
+        from ``sub-X/log/<run_id>``, the methods text from ``logs/CITATION.md``. Missing files are
+        left out.
+    participant : str
+        Label without ``sub-``.
     run_id : str
-        Names the run whose errors and settings are shown.
+        Name of the run whose errors and settings are shown.
     elapsed : float, optional
-        Seconds that the run took.
+        Duration of the run in seconds.
 
     Returns
     -------
     Path
-        The page, which loads nothing but the figures beside it.
+        The page, which loads only the figures beside it.
     """
-    page = output_dir / f'sub-{subject}.html'
-    folder = output_dir / f'sub-{subject}'
+    page = output_dir / f'sub-{participant}.html'
+    folder = output_dir / f'sub-{participant}'
     folder.mkdir(parents=True, exist_ok=True)
     settings = _read_settings(folder / 'log' / run_id / 'deepreg_wf.toml')
     crashes = read_crashes(folder / 'log' / run_id, output_dir / 'failed.tsv')
-    report = _collect_figures(output_dir, subject, run_id)
-    report.title = f'sub-{subject}: registration report'
+    report = _collect_figures(output_dir, participant, run_id)
+    report.title = f'sub-{participant}: registration report'
     date = str(settings.get('run', {}).get('started', ''))[:10]
-    report.header = [fragments.header(subject, date, _verdicts(folder), len(crashes))]
-    _add(report, 'Methods', _methods(output_dir / 'logs' / 'CITATION.md'))
-    # Where something failed, that is what the reader has come for.
-    _add(report, 'Errors', fragments.errors(crashes), at=0 if crashes else None)
-    _add(report, 'Provenance', fragments.provenance(settings, elapsed))
+    report.header = [html.header(participant, date, _verdicts(folder), len(crashes))]
+    _add_section(report, 'Methods', _methods(output_dir / 'logs' / 'CITATION.md'))
+    # Errors come first, because they are the reason to open the report of a failed run.
+    _add_section(report, 'Errors', html.errors(crashes), index=0 if crashes else None)
+    _add_section(report, 'Provenance', html.provenance(settings, elapsed))
     with atomic_write(page) as temporary:
         report.out_filename = temporary
         report.generate_report()
     return page
 
 
-def _collect_figures(output_dir: Path, subject: str, run_id: str) -> Report:
-    """Let NiReports find the figures in the folder of the subject.
+def _collect_figures(output_dir: Path, participant: str, run_id: str) -> Report:
+    """Find the figures of a participant with NiReports.
 
-    Searching there takes no longer in a large cohort, and needs no filter by subject, which
-    would fail where a folder above the dataset is called ``sub-`` something.
+    NiReports searches the folder of the participant, so that the search is as fast in a large
+    cohort. It needs no filter by participant, which would fail if the name of a parent folder
+    starts with ``sub-``.
     """
     from nireports.assembler.report import Report
 
-    # Resolved as pybids does, or figures would not be found to lie in the folder of the page.
+    # NiReports compares this path with those from pybids, which resolves symbolic links.
     output_dir = output_dir.resolve()
     report = Report(
         output_dir,
         run_id,
         bootstrap_file=_DATA / 'report.yml',
-        out_filename=f'sub-{subject}.html',
-        reportlets_dir=output_dir / f'sub-{subject}',
+        out_filename=f'sub-{participant}.html',
+        reportlets_dir=output_dir / f'sub-{participant}',
     )
-    # Set here rather than in the specification, where a path would have to survive YAML.
-    report.template_path = fragments.TEMPLATES / 'page.html'
+    # Not set in the YAML file, where special characters in the path would have to be escaped.
+    report.template_path = html.TEMPLATES / 'page.html'
     return report
 
 
 @dataclass
-class _Text:
-    """A reportlet of ours among those of NiReports."""
+class _TextReportlet:
+    """Text with the attributes of a reportlet of NiReports."""
 
     components: list[tuple[str, None]]
     title: str = ''
@@ -101,12 +111,13 @@ class _Text:
     description: str = ''
 
 
-def _add(report: Report, name: str, content: str, *, at: int | None = None) -> None:
+def _add_section(report: Report, name: str, content: str, *, index: int | None = None) -> None:
+    """Add a section at an index, or at the end; without content there is no section."""
     from nireports.assembler.report import SubReport
 
     if content:
-        section = SubReport(name, reportlets=[_Text([(content, None)])])
-        report.sections.insert(len(report.sections) if at is None else at, section)
+        section = SubReport(name, reportlets=[_TextReportlet([(content, None)])])
+        report.sections.insert(len(report.sections) if index is None else index, section)
 
 
 def _methods(citation: Path) -> str:
@@ -114,25 +125,27 @@ def _methods(citation: Path) -> str:
         return ''
     markdown = citation.read_text(encoding='utf-8')
     bibliography = read_bibliography(_DATA / 'boilerplate.bib')
-    return fragments.methods(markdown, render_methods(markdown, bibliography))
+    return html.methods(markdown, render_methods(markdown, bibliography))
 
 
 def _verdicts(folder: Path) -> list[tuple[str, str, Grade]]:
-    """Overall light of each registration of the subject, by session and space."""
-    paths = sorted(folder.glob(f'**/anat/*{_QC}'))
+    """Name, anchor and overall grade of each registration of a participant."""
+    paths = sorted(folder.glob(f'**/anat/*{_QC_SUFFIX}'))
     verdicts = []
     for path in paths:
-        _, *labels = path.name.removesuffix(_QC).split('_')
+        _, *labels = path.name.removesuffix(_QC_SUFFIX).split('_')
         name = ' · '.join(label.removeprefix('space-') for label in labels)
-        place = _place(path) if len(paths) > 1 else 'quality'
-        verdicts.append((name, place, overall_grade(json.loads(path.read_text(encoding='utf-8')))))
+        anchor = _quality_anchor(path) if len(paths) > 1 else 'quality'
+        measures = json.loads(path.read_text(encoding='utf-8'))
+        verdicts.append((name, anchor, overall_grade(measures)))
     return verdicts
 
 
-def _place(path: Path) -> str:
-    """Anchor of the table of a registration, which the page makes of the title by NiReports."""
+def _quality_anchor(path: Path) -> str:
+    """Anchor of the table of a registration, as ``page.html`` makes it of the heading."""
     entities = parse_entities(path)
-    return '-'.join(['quality', *(f'{k}-{entities[k]}' for k in _ORDERING if k in entities)])
+    labels = (f'{key}-{entities[key]}' for key in _HEADING_ENTITIES if key in entities)
+    return '-'.join(['quality', *labels])
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
