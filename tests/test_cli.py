@@ -17,8 +17,8 @@ from types import SimpleNamespace
 import nibabel as nb
 import pytest
 
-from deepreg_wf.app.run import run
-from deepreg_wf.app.summary import conclude, tell
+from deepreg_wf.app.run import run_app
+from deepreg_wf.app.summary import write_summary, print_failures
 from deepreg_wf.cli.main import main
 from deepreg_wf.cli.parser import build_parser, parse_settings
 from deepreg_wf.engine.execute import execute
@@ -232,7 +232,7 @@ def test_what_is_not_there_is_said_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path / 'templateflow'))
     with pytest.raises(InputError, match=r'^[^\n]+\.$') as caught:
-        run(parse_settings([str(dataset), 'out', 'participant', *words.split()]))
+        run_app(parse_settings([str(dataset), 'out', 'participant', *words.split()]))
     assert sentence in str(caught.value)
     assert not list((tmp_path / 'out').iterdir())
 
@@ -537,7 +537,7 @@ def test_a_step_that_kills_its_worker_is_the_only_one_that_fails(tmp_path, nproc
     failures, lines = execute_graph(tmp_path, troubles, nprocs=nprocs)
     assert [failure.participant for failure in failures] == ['02']
     assert failures[0].sentence.startswith(
-        '[sub-02] affine alignment failed: its process was ended twice'
+        '[sub-02] affine alignment failed: its process was killed twice'
     )
     for label in ('01', '03', '04'):
         assert sum(line.startswith(f'[sub-{label}] all 2 steps done') for line in lines) == 1
@@ -557,7 +557,7 @@ def test_a_step_that_fares_better_alone_has_not_failed(tmp_path, trouble):
 def test_a_step_that_lacks_memory_says_so(tmp_path):
     failures, _ = execute_graph(tmp_path, {'01': 'memory', '02': ''}, nprocs=2)
     assert [failure.participant for failure in failures] == ['01']
-    assert failures[0].reason.startswith('the memory does not suffice (')
+    assert failures[0].reason.startswith('there is not enough memory (')
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])
@@ -708,7 +708,7 @@ def test_the_methods_are_those_that_were_asked_for(
     options = [*words.split(), '--boilerplate-only', '--participant-label', '01']
     if '--output-spaces' not in options:
         options += ['--template', 'tpl-lab_T1w.nii.gz']
-    assert run(parse_settings([str(dataset), 'out', 'participant', *options])) == 0
+    assert run_app(parse_settings([str(dataset), 'out', 'participant', *options])) == 0
     assert said in Path('out/logs/CITATION.md').read_text()
 
 
@@ -858,7 +858,7 @@ def test_the_exit_status_says_how_it_ended(tmp_path, failures, status, summary):
     streams = Streams(io.StringIO(), io.StringIO())
     (tmp_path / 'sub-01.html').touch()
     people = ['01', '02']
-    ended = conclude(
+    ended = write_summary(
         failures, participants=people, output_dir=tmp_path, seconds=1, streams=streams
     )
     assert ended == status
@@ -866,4 +866,4 @@ def test_the_exit_status_says_how_it_ended(tmp_path, failures, status, summary):
     assert f'Report: {tmp_path / "sub-01.html"}\n' in streams.out.getvalue()
     assert streams.err.getvalue().count('\n') == len(failures)
     assert (tmp_path / 'failed.tsv').exists() == bool(failures)
-    assert tell(failures, participants=people, streams=streams) == status
+    assert print_failures(failures, participants=people, streams=streams) == status

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deepreg_wf.app.inputs import check_folders, find_inputs, make_writable
+from deepreg_wf.app.folders import check_folders, make_writable
+from deepreg_wf.app.inputs import find_inputs
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Selection, Settings
 
@@ -227,7 +228,7 @@ def test_a_folder_without_description_is_no_dataset(tmp_path):
         ('bids', 'is the input folder'),
         ('bids/../bids', 'is the input folder'),
         ('link', 'is the input folder'),
-        ('.', 'holds the input folder'),
+        ('.', 'contains the input folder'),
         ('bids/out', 'outside of its derivatives'),
         ('bids/derivatives', 'outside of its derivatives'),
         ('bids/sub-01/derivatives/x', 'outside of its derivatives'),

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf import __version__
-from deepreg_wf.app.summary import SOME_FAILED
-from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.app.exit_status import INTERRUPTED, SOME_FAILED, UNUSABLE
 from deepreg_wf.cli.parser import build_parser
 from deepreg_wf.settings import limits_of
 
@@ -25,7 +24,7 @@ MEMORY = 'mem_mb'
 
 ERROR_CODES = {
     SOME_FAILED: 'Some subjects failed; failed.tsv says which and why, the others are complete.',
-    USAGE_ERROR: 'The call, or all of its input, is unusable.',
+    UNUSABLE: 'The call, or all of its input, is unusable.',
     INTERRUPTED: 'Interrupted; the same call goes on from there.',
 }
 

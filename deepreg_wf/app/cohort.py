@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepreg_wf.app.inputs import find_inputs, make_writable
+from deepreg_wf.app.folders import make_writable
+from deepreg_wf.app.inputs import find_inputs
 from deepreg_wf.engine.execute import configure, execute
 from deepreg_wf.engine.failures import first_of_each
 from deepreg_wf.engine.logs import Streams, libraries_to
@@ -100,7 +101,7 @@ def _align(
 
 def _collect(options: argparse.Namespace, images: Sequence[Path], path: Path) -> None:
     """Put the aligned brains into one file."""
-    from deepreg_wf.training import Cohort, CohortError, save_cohort, split
+    from deepreg_wf.training import Cohort, CohortError, choose_validation, save_cohort
     from deepreg_wf.training.cohort import TEMPLATE
 
     folder = path.parent / ALIGNED
@@ -115,7 +116,7 @@ def _collect(options: argparse.Namespace, images: Sequence[Path], path: Path) ->
     validation = tuple(n for n in files if n.split('_')[0].removeprefix('sub-') in chosen)
     source = f'{_dataset_name(options.cohort)}, aligned with {options.template}'
     try:
-        cohort = Cohort(tensors, spacing, validation or split(list(files)), source)
+        cohort = Cohort(tensors, spacing, validation or choose_validation(list(files)), source)
     except CohortError as error:
         raise InputError(f'{options.cohort}: {error}.') from error
     save_cohort(cohort, path)

@@ -11,31 +11,33 @@ from deepreg_wf.engine.resources import Resources
 from deepreg_wf.settings import Settings
 from deepreg_wf.templates.template import Template
 
-NAME = 'deepreg_wf'
-DETERMINISTIC = f'{NAME}_deterministic'
+WORKFLOW = 'deepreg_wf'
+"""Name of the workflow, and of its folder in the work folder."""
+
+DETERMINISTIC = f'{WORKFLOW}_deterministic'
+"""Folder in the work folder that holds the workflow of deterministic runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run knows of itself.
+    """One call at the participant level.
 
     Parameters
     ----------
-    settings
-        What was asked.
-    inputs
-        Images that were found.
-    templates
-        What they are registered to.
-    resources
-        What may be used.
-    run_id
+    settings : Settings
+        Settings of the call.
+    inputs : Inputs
+        Images to process.
+    templates : tuple of Template
+        Templates that they are registered to.
+    resources : Resources
+        Processors, memory and device that may be used.
+    run_id : str
         Name of the folder of its logs.
-    started
-        When it began.
-    command_line
-        The call.
-
+    started : datetime
+        Time when it started, with its time zone.
+    command_line : str
+        The call itself.
     """
 
     settings: Settings
@@ -53,27 +55,25 @@ class Run:
 
     @property
     def base_dir(self) -> Path:
-        """Folder of the workflow: a deterministic run goes on from others of its kind alone."""
+        """Folder that holds the workflow.
+
+        Deterministic runs have their own, so that they reuse only results of deterministic runs.
+        """
         work_dir = self.settings.execution.work_dir
         return work_dir / DETERMINISTIC if self.resources.is_deterministic else work_dir
 
     @property
-    def begun(self) -> float:
-        """When the run began, in seconds of the epoch."""
-        return self.started.timestamp()
-
-    @property
     def participants(self) -> list[str]:
-        """Labels of those that the run is about: who has an image, or was asked for by name."""
+        """Labels of the participants that have an image or were given by name."""
         named = set(self.settings.selection.participant_label)
-        lacking = named.intersection(self.inputs.without_t1w)
-        return sorted({*self.inputs.subjects, *self.inputs.unreadable, *lacking})
+        without_t1w = named.intersection(self.inputs.without_t1w)
+        return sorted({*self.inputs.subjects, *self.inputs.unreadable, *without_t1w})
 
     def log_dir(self, participant: str) -> Path:
-        """Folder of the settings and the crash files of a participant."""
+        """Return the folder of the settings and the crash files of a participant."""
         return self.output_dir / f'sub-{participant}' / 'log' / self.run_id
 
     @property
     def common_log_dir(self) -> Path:
-        """Folder of the crash files of steps that all share."""
+        """Folder of the crash files of steps that all participants share."""
         return self.output_dir / 'logs' / self.run_id

@@ -1,4 +1,4 @@
-"""The group level: what is in a folder of derivatives, summed up."""
+"""The group level: summary of all registrations in a folder of derivatives."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepreg_wf.app.inputs import make_writable
-from deepreg_wf.app.locks import group_claimed
-from deepreg_wf.app.summary import ALL_DONE, SOME_FAILED
+from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED
+from deepreg_wf.app.folders import make_writable
+from deepreg_wf.app.locks import lock_group
+from deepreg_wf.app.summary import FAILURES_TABLE
 from deepreg_wf.engine.failures import read_table
 from deepreg_wf.engine.progress import PlainDisplay, in_words
 from deepreg_wf.engine.resources import available_processors
@@ -22,82 +23,81 @@ if TYPE_CHECKING:
 
 
 def run_group(settings: Settings) -> int:
-    """Write the table, the page and the average images of a group.
+    """Write the table, the report and the average images of a group.
 
     Parameters
     ----------
-    settings
-        Of the call; the dataset itself is not looked at.
+    settings : Settings
+        Settings of the call; the dataset itself is not read.
 
     Returns
     -------
     int
-        Exit status: 1 if some images had to be left out of the averages.
+        Exit status: 1 if some images were left out of the averages.
 
     Raises
     ------
     InputError
-        If there is nothing to sum up.
-
+        If there is no registration, or another run is summarising the folder.
     """
     from deepreg_wf.group import find_members
 
-    began, output_dir = time.time(), settings.output.output_dir
+    started, output_dir = time.time(), settings.output.output_dir
     found = find_members(output_dir)
-    spaces = _chosen(found, settings.selection.participant_label)
+    spaces = _select(found, settings.selection.participant_label)
     if not spaces:
         raise InputError(
-            f'{output_dir}: no registration is in it; run the participant level first.'
+            'no registration is in it', advice='run the participant level first', path=output_dir
         )
     make_writable(output_dir)
-    with group_claimed(output_dir):
-        return _sum_up(settings, began, found, spaces)
+    with lock_group(output_dir):
+        return _write_results(settings, started, found, spaces)
 
 
-def _sum_up(
-    settings: Settings, began: float, found: Members, spaces: Mapping[str, list[Member]]
+def _write_results(
+    settings: Settings, started: float, found: Members, spaces: Mapping[str, list[Member]]
 ) -> int:
-    """Write it all; return the exit status."""
+    """Write all results of the group; return the exit status."""
     import torch
 
     from deepreg_wf.group import build_atlas, ranked, write_table
     from deepreg_wf.reports import write_group_report
 
     output_dir = settings.output.output_dir
-    members = [member for of_space in spaces.values() for member in of_space]
+    records = [record for in_space in spaces.values() for record in in_space]
     torch.set_num_threads(settings.execution.nprocs or available_processors())
     display, left_out = PlainDisplay(sys.stdout), dict[str, str]()
 
-    def complain(member: Member, reason: str) -> None:
-        left_out[f'{member.image}, {member.space}'] = reason
-        print(f'[{member.image}] {reason}', file=sys.stderr)
+    def on_error(record: Member, reason: str) -> None:
+        left_out[f'{record.image}, {record.space}'] = reason
+        print(f'[{record.image}] {reason}', file=sys.stderr)
 
-    table = write_table(output_dir, members)
+    table = write_table(output_dir, records)
     atlases = []
-    for space, of_space in spaces.items():
-        atlases.append(build_atlas(output_dir, space, of_space, complain, display.say))
+    for space, in_space in spaces.items():
+        atlases.append(build_atlas(output_dir, space, in_space, on_error, display.say))
     for path, reason in found.unreadable.items():
         print(f'{path}: {reason}; run this image again.', file=sys.stderr)
-    lacking = left_out | _lacking(output_dir, found)
-    page = write_group_report(output_dir, ranked(members), atlases, lacking)
-    display.say(f'{len(members)} registrations summarised in {in_words(time.time() - began)}')
+    missing = left_out | _missing(output_dir, found)
+    page = write_group_report(output_dir, ranked(records), atlases, missing)
+    display.say(f'{len(records)} registrations summarised in {in_words(time.time() - started)}')
     print(f'Table: {table}\nReport: {page}')
     return SOME_FAILED if left_out or found.unreadable else ALL_DONE
 
 
-def _chosen(found: Members, labels: Sequence[str]) -> dict[str, list[Member]]:
-    """Members of the participants that were asked for; all, if nobody was."""
-    chosen = {
-        space: [member for member in members if not labels or member.participant in labels]
-        for space, members in found.by_space.items()
+def _select(found: Members, labels: Sequence[str]) -> dict[str, list[Member]]:
+    """Select the registrations of the participants with these labels; all, without labels."""
+    selected = {
+        space: [record for record in records if not labels or record.participant in labels]
+        for space, records in found.by_space.items()
     }
-    return {space: members for space, members in chosen.items() if members}
+    return {space: records for space, records in selected.items() if records}
 
 
-def _lacking(output_dir: Path, found: Members) -> dict[str, str]:
-    """Who failed, who has nothing, and what cannot be read."""
-    lacking = {f'sub-{label}': 'no registration was completed' for label in found.without}
-    for row in read_table(output_dir / 'failed.tsv'):
-        lacking.pop(row['participant_id'], None)
-        lacking[row['image']] = f'{row["step"]}: {row["reason"]}'
-    return lacking | {path.name: reason for path, reason in found.unreadable.items()}
+def _missing(output_dir: Path, found: Members) -> dict[str, str]:
+    """Collect the reason for each participant or image that has no registration."""
+    missing = {f'sub-{label}': 'no registration was completed' for label in found.without}
+    for row in read_table(output_dir / FAILURES_TABLE):
+        missing.pop(row['participant_id'], None)
+        missing[row['image']] = f'{row["step"]}: {row["reason"]}'
+    return missing | {path.name: reason for path, reason in found.unreadable.items()}

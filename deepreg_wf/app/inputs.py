@@ -1,4 +1,4 @@
-"""What a call is about: its folders are checked and its images found before anything runs."""
+"""The images of a call, found before anything runs."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from deepreg_wf.bids.entities import derivative_path, parse_entities
 from deepreg_wf.bids.lesions import find_lesions
 from deepreg_wf.bids.precomputed import Precomputed, find_precomputed, read_folders
 from deepreg_wf.errors import InputError
-from deepreg_wf.settings import Selection, Settings
+from deepreg_wf.settings import Selection
 
-MAY_NOT_BE_READ = 'the folder may not be read; change its permissions'
-_MANY = 20
-_BARE_SIBLINGS = re.compile(r'^/(?!sub-[^/]+(/|$))')
-_OTHER_DATATYPES = re.compile(r'^/sub-[^/]+(/ses-[^/]+)?/(?!anat(/|$)|ses-[^/]+(/|$))[^/]+$')
+UNREADABLE = 'the folder may not be read', 'change its permissions'
+"""Problem and advice for a folder that is closed to this user."""
+
+_MAX_LISTED = 20
+_NOT_PARTICIPANTS = re.compile(r'^/(?!sub-[^/]+(/|$))')
+_NOT_ANATOMICAL = re.compile(r'^/sub-[^/]+(/ses-[^/]+)?/(?!anat(/|$)|ses-[^/]+(/|$))[^/]+$')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The images of a run.
+    """Images of a run, and the files that belong to them.
 
     Parameters
     ----------
-    subjects
-        T1-weighted images of each participant that has any.
-    without_t1w
-        Participants that have none.
-    unreadable
-        Folder that may not be read, of each participant that has one; no image of theirs is here.
-    derivatives
-        Folders of derivatives by name.
-    precomputed
-        What is taken from there, by image.
-    lesions
-        Masks of lesions, by image.
-
+    subjects : mapping of str to tuple of Path
+        T1-weighted images of each participant that has any, by label.
+    without_t1w : tuple of str
+        Labels of the participants that have none.
+    unreadable : mapping of str to Path
+        First folder that may not be read, by label; no image of these participants is used.
+    derivatives : mapping of str to Path
+        Folders of precomputed derivatives, by name.
+    precomputed : mapping of Path to Precomputed
+        Precomputed derivatives of each image that has any.
+    lesions : mapping of Path to Path
+        Lesion mask of each image that has one.
     """
 
     subjects: Mapping[str, tuple[Path, ...]]
@@ -53,56 +54,8 @@ class Inputs:
 
     @property
     def images(self) -> list[Path]:
-        """All images."""
+        """Images of all participants."""
         return [path for paths in self.subjects.values() for path in paths]
-
-
-def check_folders(settings: Settings) -> None:
-    """See that the folders of a call are what they should be; nothing is made or written.
-
-    Parameters
-    ----------
-    settings
-        Of the call.
-
-    Raises
-    ------
-    InputError
-        If one is missing, or in the place of another.
-
-    """
-    selection, output_dir = settings.selection, settings.output.output_dir
-    _check_dataset(selection)
-    _check_place('output', output_dir, selection.bids_dir)
-    _check_place('work', settings.execution.work_dir, selection.bids_dir)
-    for path in (selection.bids_filter_file, settings.execution.use_plugin):
-        if path is not None and not path.is_file():
-            raise InputError(f'{path}: no such file; give one that is there.')
-
-
-def make_writable(folder: Path) -> None:
-    """Make a folder, and see that it can be written.
-
-    Parameters
-    ----------
-    folder
-        It may exist.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-
-    """
-    probe = folder / f'.deepreg_wf-{os.getpid()}'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f'{folder}: cannot be written ({error.strerror}); give another folder.'
-        ) from error
 
 
 def find_inputs(selection: Selection) -> Inputs:
@@ -110,8 +63,8 @@ def find_inputs(selection: Selection) -> Inputs:
 
     Parameters
     ----------
-    selection
-        Of the call.
+    selection : Selection
+        Settings that select images.
 
     Returns
     -------
@@ -121,17 +74,17 @@ def find_inputs(selection: Selection) -> Inputs:
     Raises
     ------
     InputError
-        If a participant is unknown, no image is left, two of them would give derivatives of the
-        same name, or a folder of derivatives has nothing for any.
-
+        If a participant is unknown, no image is selected, two images would have derivatives of
+        the same name, or a folder of precomputed derivatives has nothing for any image.
     """
     unreadable = _unreadable(selection, _participants(selection))
     participants = [label for label in _participants(selection) if label not in unreadable]
     found = _query(selection, participants) if participants else []
     if unreadable and not found:
-        raise InputError(f'{next(iter(unreadable.values()))}: {MAY_NOT_BE_READ}.')
+        problem, advice = UNREADABLE
+        raise InputError(problem, advice=advice, path=next(iter(unreadable.values())))
     if not found:
-        raise InputError(_no_images(selection, participants))
+        raise _no_images(selection, participants)
     if not selection.skip_bids_validation:
         _check_names(selection.bids_dir, found)
     _check_collisions(found)
@@ -139,11 +92,11 @@ def find_inputs(selection: Selection) -> Inputs:
     for path in found:
         label = parse_entities(path)['subject']
         subjects[label] = (*subjects.get(label, ()), path)
-    lacking = tuple(label for label in participants if label not in subjects)
+    without_t1w = tuple(label for label in participants if label not in subjects)
     folders = read_folders(selection.derivatives)
     return Inputs(
         subjects=subjects,
-        without_t1w=lacking,
+        without_t1w=without_t1w,
         unreadable=unreadable,
         derivatives=folders,
         precomputed=find_precomputed(found, folders),
@@ -152,93 +105,56 @@ def find_inputs(selection: Selection) -> Inputs:
 
 
 def participants_with_image(selection: Selection) -> tuple[list[str], list[str]]:
-    """Look which participants have an image, without a look at the images or their names.
+    """Find the participants that have an image, by the names in their folders alone.
 
     Parameters
     ----------
-    selection
-        Of the call.
+    selection : Selection
+        Settings that select images.
 
     Returns
     -------
-    tuple of list of str
-        Labels of those that have one, were asked for by name or may not be looked into, and of the
-        others.
+    with_image : list of str
+        Labels of the participants that have an image, were given by name, or have a folder that
+        may not be read.
+    without_image : list of str
+        Labels of the other participants.
 
     Raises
     ------
     InputError
         If a participant is unknown, or none has an image.
-
     """
     labels = _participants(selection)
-    chosen = {*selection.participant_label, *_unreadable(selection, labels)}
+    kept = {*selection.participant_label, *_unreadable(selection, labels)}
 
-    def is_wanted(label: str) -> bool:
+    def has_image(label: str) -> bool:
         folder = selection.bids_dir / f'sub-{label}'
         images = (folder.glob(f'{inner}anat/*_T1w.nii*') for inner in ('', 'ses-*/'))
-        return label in chosen or any(map(any, images))
+        return label in kept or any(map(any, images))
 
-    wanted = [label for label in labels if is_wanted(label)]
-    if not wanted:
-        raise InputError(_no_images(selection, labels))
-    return wanted, [label for label in labels if label not in wanted]
-
-
-def _check_dataset(selection: Selection) -> None:
-    root = selection.bids_dir
-    if not root.is_dir():
-        raise InputError(f'{root}: no such folder; give the root of a BIDS dataset.')
-    if selection.skip_bids_validation:
-        return
-    description = root / 'dataset_description.json'
-    if not description.is_file():
-        raise InputError(
-            f'{root}: not a BIDS dataset, for it has no dataset_description.json; '
-            'give the folder that has one.'
-        )
-    try:
-        content = json.loads(description.read_text(encoding='utf-8'))
-        absent = [key for key in ('Name', 'BIDSVersion') if key not in content]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise InputError(f'{description}: not valid JSON; mend it.') from error
-    if absent:
-        raise InputError(
-            f'{description}: has no {" and no ".join(absent)}; '
-            'add it, or pass --skip-bids-validation.'
-        )
-
-
-def _check_place(what: str, folder: Path, bids_dir: Path) -> None:
-    """Nothing may be written over the input, or among it outside of its derivatives."""
-    place, data = folder.resolve(), bids_dir.resolve()
-    suggestion = f'give another folder, such as {bids_dir / "derivatives" / "deepreg_wf"}'
-    if place == data:
-        raise InputError(f'{folder}: the {what} folder is the input folder; {suggestion}.')
-    if what == 'output' and place in data.parents:
-        raise InputError(f'{folder}: the output folder holds the input folder; {suggestion}.')
-    if data in place.parents and data / 'derivatives' not in place.parents:
-        raise InputError(
-            f'{folder}: the {what} folder lies in the input folder, outside of its derivatives; '
-            f'{suggestion}.'
-        )
+    with_image = [label for label in labels if has_image(label)]
+    if not with_image:
+        raise _no_images(selection, labels)
+    return with_image, [label for label in labels if label not in with_image]
 
 
 def _participants(selection: Selection) -> list[str]:
-    """Labels that the call selects, in order; each is a folder of the dataset."""
+    """List the labels that the call selects, in order; each has a folder in the dataset."""
     folders = selection.bids_dir.glob('sub-*')
     present = sorted(path.name.removeprefix('sub-') for path in folders if path.is_dir())
     unknown = [label for label in selection.participant_label if label not in present]
     if unknown:
         raise InputError(
-            f'{selection.bids_dir}: no participant {_listed(unknown)} in this dataset; '
-            f'it has {_listed(present) or "none"}.'
+            f'no participant {_listed(unknown)} in this dataset',
+            advice=f'it has {_listed(present) or "none"}',
+            path=selection.bids_dir,
         )
     return list(dict.fromkeys(selection.participant_label)) or present
 
 
 def _unreadable(selection: Selection, participants: Iterable[str]) -> dict[str, Path]:
-    """The first folder of each participant that may not be looked into, if there is one."""
+    """Find the first folder of each participant that may not be read, if there is one."""
     found = {}
     for label in participants:
         root = selection.bids_dir / f'sub-{label}'
@@ -250,7 +166,7 @@ def _unreadable(selection: Selection, participants: Iterable[str]) -> dict[str, 
 
 
 def _query(selection: Selection, participants: Sequence[str]) -> list[Path]:
-    """Ask pybids for the images, in the order of their names."""
+    """Query pybids for the images; sort them by name."""
     from bids.exceptions import BIDSEntityError
 
     filters = {'suffix': 'T1w', 'extension': ['.nii', '.nii.gz'], 'datatype': 'anat'}
@@ -262,17 +178,21 @@ def _query(selection: Selection, participants: Sequence[str]) -> list[Path]:
         files = layout.get(subject=list(participants), return_type='filename', **filters)
     except (BIDSEntityError, ValueError, TypeError) as error:
         raise InputError(
-            f'{selection.bids_filter_file}: the filters cannot be used ({_first_line(error)}); '
-            'mend them.'
+            f'the filters cannot be used ({_first_line(error)})',
+            advice='correct them',
+            path=selection.bids_filter_file,
         ) from error
     return sorted(Path(file) for file in files)
 
 
 def _layout(selection: Selection, participants: Sequence[str]) -> Any:
-    """Index the anatomical folders and nothing else, of these participants where it is quicker."""
+    """Index the anatomical folders; only those of these participants, unless there is a database.
+
+    Indexing few participants is quicker. A database serves later calls, and so needs them all.
+    """
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    ignore = [_BARE_SIBLINGS, _OTHER_DATATYPES]
+    ignore = [_NOT_PARTICIPANTS, _NOT_ANATOMICAL]
     if selection.bids_database_dir is None:
         ignore.append(re.compile(rf'^/sub-(?!({"|".join(map(re.escape, participants))})(/|$))'))
     layout = BIDSLayout(
@@ -283,14 +203,18 @@ def _layout(selection: Selection, participants: Sequence[str]) -> Any:
     )
     if Path(layout.root).resolve() != selection.bids_dir.resolve():
         raise InputError(
-            f'{selection.bids_database_dir}: a database of another dataset, {layout.root}; '
-            'give another folder.'
+            f'a database of another dataset, {layout.root}',
+            advice='give another folder',
+            path=selection.bids_database_dir,
         )
     return layout
 
 
 def _read_filters(path: Path | None) -> dict[str, Any]:
-    """Filters of T1-weighted images; as in fMRIPrep null is "has none" and "*" is "has any"."""
+    """Read the filters of T1-weighted images.
+
+    As in fMRIPrep, null selects images without an entity, and "*" those that have it.
+    """
     if path is None:
         return {}
     from bids.layout import Query
@@ -305,23 +229,26 @@ def _read_filters(path: Path | None) -> dict[str, Any]:
         filters = {name: read(value) for name, value in content.get('t1w', {}).items()}
     except (OSError, UnicodeDecodeError, ValueError, AttributeError) as error:
         raise InputError(
-            f'{path}: not a filter file; write JSON such as {{"t1w": {{"session": "1"}}}}.'
+            'not a filter file',
+            advice='write JSON such as {"t1w": {"session": "1"}}',
+            path=path,
         ) from error
-    # Keys of other programs may be there, but this one would silently change nothing.
+    # Keys of other programs are allowed, but this one would silently select all images.
     if wrong := [name for name in content if name.lower() == 't1w' and name != 't1w']:
-        raise InputError(f'{path}: the key is "t1w", not "{wrong[0]}"; correct it.')
+        raise InputError(f'the key is "t1w", not "{wrong[0]}"', advice='correct it', path=path)
     return filters
 
 
-def _no_images(selection: Selection, participants: Sequence[str]) -> str:
-    asked = _listed([f'sub-{label}' for label in participants]) or 'anybody'
+def _no_images(selection: Selection, participants: Sequence[str]) -> InputError:
+    asked = _listed([f'sub-{label}' for label in participants]) or 'any participant'
     if selection.session_label:
         asked += f' in session {_listed(selection.session_label)}'
     if selection.bids_filter_file:
         asked += f' under the filters of {selection.bids_filter_file.name}'
-    return (
-        f'{selection.bids_dir}: no T1-weighted image (anat/*_T1w.nii or .nii.gz) for {asked}; '
-        'choose others.'
+    return InputError(
+        f'no T1-weighted image (anat/*_T1w.nii or .nii.gz) for {asked}',
+        advice='choose others',
+        path=selection.bids_dir,
     )
 
 
@@ -332,7 +259,9 @@ def _check_names(root: Path, paths: Iterable[Path]) -> None:
     for path in paths:
         if not validator.is_bids(f'/{path.relative_to(root).as_posix()}'):
             raise InputError(
-                f'{path}: not a name that BIDS allows; rename it, or pass --skip-bids-validation.'
+                'not a name that BIDS allows',
+                advice='rename it, or pass --skip-bids-validation',
+                path=path,
             )
 
 
@@ -342,14 +271,15 @@ def _check_collisions(paths: Iterable[Path]) -> None:
         first = owners.setdefault(derivative_path(path, desc='preproc', suffix='T1w'), path)
         if first is not path:
             raise InputError(
-                f'{path}: its derivatives would have the names of those of {first.name}; '
-                'rename or leave out one of them.'
+                f'its derivatives would have the names of those of {first.name}',
+                advice='rename or leave out one of them',
+                path=path,
             )
 
 
 def _listed(labels: Sequence[str]) -> str:
-    shown = ', '.join(labels[:_MANY])
-    return f'{shown} and {len(labels) - _MANY} more' if len(labels) > _MANY else shown
+    shown = ', '.join(labels[:_MAX_LISTED])
+    return f'{shown} and {len(labels) - _MAX_LISTED} more' if len(labels) > _MAX_LISTED else shown
 
 
 def _first_line(error: BaseException) -> str:

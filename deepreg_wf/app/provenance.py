@@ -1,4 +1,4 @@
-"""What results were made with: software and hardware."""
+"""Software and hardware that results are made with."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ PACKAGES = (
     'scipy',
     'torch',
 )
-"""What a result can depend on, by the names of the package index."""
+"""Packages that results can depend on, by their names on the package index."""
 
 
 def software() -> dict[str, str]:
-    """Versions of Python and of the packages that are installed.
+    """Return the versions of Python and of the installed packages.
 
     Returns
     -------
     dict of str to str
-        By name.
+        Version by name.
     """
     found = {name: _version(name) for name in PACKAGES}
     return {
@@ -41,21 +41,21 @@ def software() -> dict[str, str]:
 
 
 def hardware(device: str) -> dict[str, str | int]:
-    """The machine that a run begins on.
+    """Describe the machine that a run starts on.
 
     Parameters
     ----------
     device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``, which is there.
+        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``; the device exists.
 
     Returns
     -------
     dict of str to str or int
-        System, kind of processor, how many there are and, if `device` is one, the GPU.
+        Operating system, model and number of processors and, if `device` is a GPU, its name.
     """
     found: dict[str, str | int] = {
         'system': platform.platform(),
-        'cpu': _cpu(),
+        'cpu': _processor_model(),
         'cpus': os.cpu_count() or 1,
     }
     if device != 'cpu':
@@ -72,8 +72,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
-    """Model of the processor, or where the system does not tell its kind."""
+def _processor_model() -> str:
+    """Return the model of the processor, or its kind where the system does not give the model."""
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:

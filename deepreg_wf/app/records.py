@@ -1,4 +1,4 @@
-"""What a run writes down of itself, for the reports and to be repeated."""
+"""Records of a run: its settings and software before it starts, its resource usage at its end."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import platform
 from deepreg_wf.app.context import Run
 from deepreg_wf.app.provenance import hardware, software
 from deepreg_wf.bids.entities import write_text
-from deepreg_wf.checkpoints.find import SHIPPED, checksum_of, find_weights
+from deepreg_wf.checkpoints.locate import SHIPPED, checksum_of, find_weights
 from deepreg_wf.engine.usage import Meter, write_usage
 from deepreg_wf.settings import Registration
 
-RECORD = 'deepreg_wf.toml'
+SETTINGS_FILE = 'deepreg_wf.toml'
 
 
-def write_records(run: Run) -> None:
-    """Write what was asked, and what it is done with, to the log of each participant.
+def write_settings(run: Run) -> None:
+    """Write the settings, the software and the hardware of a run to the log of each participant.
 
     Parameters
     ----------
-    run
-        What is about to begin.
-
+    run : Run
+        A run that is about to start.
     """
     record = run.settings.to_toml(
         started=run.started.isoformat(timespec='seconds'),
@@ -30,27 +29,26 @@ def write_records(run: Run) -> None:
         threads=run.resources.omp_nthreads,
         software=software(),
         hardware=hardware(run.resources.device),
-        networks_sha256=_networks(run.settings.registration),
+        networks_sha256=_network_checksums(run.settings.registration),
     )
     for participant in run.inputs.subjects:
-        write_text(run.log_dir(participant) / RECORD, record)
+        write_text(run.log_dir(participant) / SETTINGS_FILE, record)
 
 
-def write_usages(run: Run, meter: Meter) -> None:
-    """Write what was used to the log of each participant.
+def write_resource_usage(run: Run, monitor: Meter) -> None:
+    """Write the resource usage of a run to the log of each participant.
 
     Parameters
     ----------
-    run
-        What has come to its end, which this says: it is written last.
-    meter
-        What has measured it.
-
+    run : Run
+        A run that has ended. Write this record last: it marks the run as complete.
+    monitor : Meter
+        Measurements of the run.
     """
     for participant in run.inputs.subjects:
         write_usage(
             run.log_dir(participant),
-            meter,
+            monitor,
             Participants=len(run.inputs.subjects),
             Processors=run.resources.nprocs,
             Device=run.resources.device,
@@ -59,8 +57,8 @@ def write_usages(run: Run, meter: Meter) -> None:
         )
 
 
-def _networks(registration: Registration) -> dict[str, str]:
-    """Checksums of the networks that are used, by what they do."""
+def _network_checksums(registration: Registration) -> dict[str, str]:
+    """Compute the checksums of the networks that are used, by their role."""
     affine = {'affine': checksum_of(SHIPPED / 'affine.safetensors')}
     weights = find_weights(
         momentum=registration.momentum,

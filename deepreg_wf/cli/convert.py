@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from deepreg_wf import __version__
-from deepreg_wf.app.summary import ALL_DONE
-from deepreg_wf.cli.main import USAGE_ERROR
+from deepreg_wf.app.exit_status import ALL_DONE
+from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser
+from deepreg_wf.errors import InputError
 
 
+@handle_errors('deepreg_wf-convert-weights')
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file.
 
@@ -33,9 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = convert_legacy(options.legacy, role=options.role, dropout=options.dropout)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(checkpoint, options.output)
-    except (WeightsError, OSError) as error:
-        print(f'deepreg_wf-convert-weights: {error}.', file=sys.stderr)
-        return USAGE_ERROR
+    except WeightsError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(
+            f'cannot be written ({error.strerror})',
+            advice='give another file',
+            path=options.output,
+        ) from error
     spec = checkpoint.spec
     print(
         f'{options.output}: {spec.role} network, f = {spec.features}, patches of {spec.patch} '

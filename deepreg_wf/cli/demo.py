@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepreg_wf import __version__
-from deepreg_wf.app.summary import ALL_DONE, SOME_FAILED
-from deepreg_wf.cli.main import USAGE_ERROR
+from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED
+from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.main import main as run
 from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
@@ -24,6 +23,7 @@ _CONTENT = {'bids', 'derivatives', 'truth', 'work'}
 _EPILOG = 'Further options go to deepreg_wf as they are; see deepreg_wf --help.'
 
 
+@handle_errors('deepreg_wf-demo', on_interrupt='interrupted; the same call continues from here.')
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the embedded dataset, register it and print the error of the result.
 
@@ -41,12 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = options.output_dir
     call = [str(out / 'bids'), str(out / 'derivatives'), 'participant']
     call += ['--work-dir', str(out / 'work'), *further]
-    try:
-        parse_settings(call)
-        _prepare(out)
-    except InputError as error:
-        print(f'deepreg_wf-demo: {error}', file=sys.stderr)
-        return USAGE_ERROR
+    parse_settings(call)
+    _prepare(out)
     truths = _write_dataset(out)
     print(f'Registering them: {shlex.join(["deepreg_wf", *call])}', flush=True)
     status = run(call)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepreg_wf import __version__
-from deepreg_wf.app.summary import ALL_DONE, SOME_FAILED
+from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED, UNUSABLE
 from deepreg_wf.bids.entities import write_json, write_text
-from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.cli.errors import handle_errors, print_error
 from deepreg_wf.cli.parser import Parser
 from deepreg_wf.errors import InputError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from deepreg_wf.evaluation import Evaluation, Pair
 
+PROG = 'deepreg_wf-evaluate'
 _DESCRIPTION = """\
 Measure how good transforms are, of whatever tool: overlap of labels, Jacobian determinants, and
 how well a transform and its inverse agree.
@@ -41,6 +41,7 @@ _SINGLE = {
 }
 
 
+@handle_errors(PROG, on_interrupt='interrupted; nothing is written.')
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate pairs, write the tables and print a summary.
 
@@ -58,20 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_intermixed_args(argv)
     _check(parser, options)
-    try:
-        return _run(options)
-    except InputError as error:
-        _tell(error)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        _tell('interrupted; nothing is written.')
-        return INTERRUPTED
+    return _run(options)
 
 
 def build_parser() -> Parser:
     """Put the arguments together."""
     parser = Parser(
-        prog='deepreg_wf-evaluate',
+        prog=PROG,
         usage='%(prog)s PAIRS.tsv OUTPUT_DIR [options]\n'
         '       %(prog)s OUTPUT_DIR --moving-labels FILE --fixed-labels FILE --transform T [T ...]'
         ' [--inverse T [T ...]] [options]',
@@ -154,15 +148,15 @@ def _run(options: argparse.Namespace) -> int:
     done: list[Evaluation] = []
     for pair, outcome in _outcomes(pairs, options.labels_of_interest, options.nprocs):
         if isinstance(outcome, str):
-            _tell(f'[{_title(pair)}] {outcome}')
+            print_error(PROG, f'[{_title(pair)}] {outcome}')
         else:
             done.append(outcome)
     if not done:
-        return USAGE_ERROR
+        return UNUSABLE
     _write(options.output_dir, done)
     _warn_of_uneven_methods(done)
     if len(done) < len(pairs):
-        _tell(f'{len(pairs) - len(done)} of {len(pairs)} pairs are not in the tables.')
+        print_error(PROG, f'{len(pairs) - len(done)} of {len(pairs)} pairs are not in the tables.')
         return SOME_FAILED
     return ALL_DONE
 
@@ -220,7 +214,7 @@ def _attempt(pair: Pair, of_interest: Collection[int]) -> Evaluation | str:
     except InputError as error:
         return str(error)
     except MemoryError:
-        return 'the memory does not suffice for it; give a smaller --nprocs or smaller images.'
+        return 'there is not enough memory for it; give a smaller --nprocs or smaller images.'
 
 
 def _write(folder: Path, done: Sequence[Evaluation]) -> None:
@@ -251,14 +245,12 @@ def _warn_of_uneven_methods(done: Sequence[Evaluation]) -> None:
     for evaluation in done:
         pairs.setdefault(evaluation.figures['method'], set()).add(evaluation.figures['name'])
     if len({frozenset(names) for names in pairs.values()}) > 1:
-        _tell('the methods have different pairs, which the summary does not make up for.')
+        print_error(
+            PROG, 'the methods have different pairs, which the summary does not make up for.'
+        )
 
 
 def _title(pair: Pair) -> str:
     from deepreg_wf.evaluation.pairs import NOT_GIVEN
 
     return pair.name if pair.method == NOT_GIVEN else f'{pair.name}, {pair.method}'
-
-
-def _tell(sentence: object) -> None:
-    print(f'deepreg_wf-evaluate: {sentence}', file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepreg_wf import __version__
-from deepreg_wf.app.summary import ALL_DONE
-from deepreg_wf.cli.main import INTERRUPTED, USAGE_ERROR
+from deepreg_wf.app.exit_status import ALL_DONE
+from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser
 from deepreg_wf.engine.resources import available_processors, resolve_device, share_processors
 from deepreg_wf.errors import InputError
@@ -52,6 +51,7 @@ that has to be installed, so that it can be trained on another machine.
 """
 
 
+@handle_errors('deepreg_wf-train', on_interrupt='interrupted; the same call continues from here.')
 def main(argv: Sequence[str] | None = None) -> int:
     """Train networks on a cohort.
 
@@ -67,16 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(argv)
     share_processors()
-    try:
-        device = resolve_device(options.device)
-        cohort = _find_cohort(options, device)
-        _train(options, cohort, device)
-    except InputError as error:
-        print(f'deepreg_wf-train: {error}', file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        print('deepreg_wf-train: interrupted; the same call goes on from here.', file=sys.stderr)
-        return INTERRUPTED
+    device = resolve_device(options.device)
+    cohort = _find_cohort(options, device)
+    _train(options, cohort, device)
     return ALL_DONE
 
 
