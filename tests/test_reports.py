@@ -1,4 +1,4 @@
-"""The report: pictures that show the truth, on a page that needs nothing but itself."""
+"""Reports: geometry of the figures, grades in the table, and pages without external files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from PIL import Image
 from deepreg_wf.qc.criteria import CRITERIA
 from deepreg_wf.reports import (
     Reference,
-    Volume,
+    ScalarImage,
     alignment_figure,
     brain_mask_figure,
     convergence_figure,
@@ -32,8 +32,9 @@ from deepreg_wf.reports import (
     write_subject_report,
 )
 from deepreg_wf.reports.citations import read_bibliography, render_methods
-from deepreg_wf.reports.contours import Outline, trace
-from deepreg_wf.reports.mosaic import PIXEL, lay_out
+from deepreg_wf.reports.contours import Contour, contour_lines
+from deepreg_wf.reports.mosaic import PIXEL_MM, make_mosaic
+from deepreg_wf.reports.scores import scores_figure
 from deepreg_wf.templates.template import Template
 
 PACKAGE = Path(__file__).parents[1] / 'deepreg_wf'
@@ -47,7 +48,8 @@ TRACE = {
         {'spacing': 2.0, 'energy': [24.0]},
     ]
 }
-FIGURES = {
+SCORES = [('sub-01', [-1.0, 2.0]), ('sub-02', [1.0, 0.0]), ('sub-03', [0.5])]
+MEASURES = {
     'jacobian_min': 0.3,
     'jacobian_max': 3.2,
     'nonpositive_jacobian_fraction': 0.0,
@@ -65,42 +67,45 @@ FIGURES = {
 }
 
 
-# Pictures
+# Figures
 
 
 @pytest.fixture(scope='module')
 def template(make_brain) -> Reference:
     image = make_brain()
-    brain = Volume(np.asarray(image.dataobj), image.affine)
-    mask = Volume((brain.data > 0).astype(np.float32), image.affine)
-    return Reference(brain, mask, (Outline(brain, 750, 'white matter', '#d55e00'),))
+    brain = ScalarImage(np.asarray(image.dataobj), image.affine)
+    mask = ScalarImage((brain.data > 0).astype(np.float32), image.affine)
+    return Reference(brain, mask, (Contour(brain, 750, 'white matter', '#d55e00'),))
 
 
 @pytest.fixture(scope='module')
 def figures(template) -> dict[str, str]:
-    smooth = Volume(
+    smooth = ScalarImage(
         np.sin(np.indices(template.t1w.data.shape).sum(axis=0) / 6), template.t1w.affine
     )
-    length = Volume(np.abs(smooth.data), smooth.affine)
+    length = ScalarImage(np.abs(smooth.data), smooth.affine)
     return {
         'mask': brain_mask_figure(template.t1w, template.mask),
         'alignment': alignment_figure(template, template.t1w, template.mask),
         'log-Jacobian': log_jacobian_figure(template, smooth),
-        'magnitude': magnitude_figure(template, length, symbol='|m|', meaning='length', unit='mm'),
+        'magnitude': magnitude_figure(
+            template, length, symbol='|m|', description='length', unit='mm'
+        ),
         'convergence': convergence_figure(TRACE),
+        'scores': scores_figure(SCORES, [0.6, 0.4]),
     }
 
 
-def reorient(volume: Volume, axes: tuple[int, ...], flips: tuple[int, ...]) -> Volume:
+def reorient(volume: ScalarImage, axes: tuple[int, ...], flips: tuple[int, ...]) -> ScalarImage:
     image = nb.Nifti1Image(volume.data, volume.affine)
     turned = image.as_reoriented(np.column_stack([axes, flips]))
-    return Volume(np.asarray(turned.dataobj), turned.affine)
+    return ScalarImage(np.asarray(turned.dataobj), turned.affine)
 
 
-def on_grid(function, affine: np.ndarray, shape: tuple[int, int, int]) -> Volume:
+def on_grid(function, affine: np.ndarray, shape: tuple[int, int, int]) -> ScalarImage:
     """Sample a function of (x, y, z) in RAS mm."""
     points = np.einsum('ij,j...->i...', affine[:3, :3], np.indices(shape).astype(float))
-    return Volume(function(*(points + affine[:3, 3, None, None, None])), affine)
+    return ScalarImage(function(*(points + affine[:3, 3, None, None, None])), affine)
 
 
 def oblique_grid() -> tuple[np.ndarray, tuple[int, int, int]]:
@@ -124,32 +129,32 @@ def rasters(svg: str) -> list[np.ndarray]:
     ]
 
 
-def test_storage_order_changes_no_picture(template):
+def test_mosaic_does_not_depend_on_storage_order(template):
     rows = ((2, 2), (1, 2), (0, 2))
-    mosaic = lay_out(template.mask, rows)
-    expected = mosaic.draw(template.t1w)
+    mosaic = make_mosaic(template.mask, rows)
+    expected = mosaic.sample(template.t1w)
     for axes in itertools.permutations(range(3)):
         for flips in itertools.product((1, -1), repeat=3):
             mask, t1w = (reorient(v, axes, flips) for v in (template.mask, template.t1w))
-            found = lay_out(mask, rows).draw(t1w)
+            found = make_mosaic(mask, rows).sample(t1w)
             np.testing.assert_allclose(found, expected, atol=0.01)
 
 
-def test_an_oblique_image_is_shown_upright():
+def test_oblique_image_is_resampled_to_the_world_axes():
     """Linear interpolation of a bump 25 mm wide, at 1.5 mm at most, errs by less than 0.002."""
-    straight = np.diag([1.0, 1.0, 1.0, 1.0])
+    straight = np.eye(4)
     straight[:3, 3] = -60
     upright = on_grid(bump, straight, (121, 121, 121))
     oblique = on_grid(bump, *oblique_grid())
-    mosaic = lay_out(Volume((upright.data > 0.3).astype(float), upright.affine))
-    np.testing.assert_allclose(mosaic.draw(oblique), mosaic.draw(upright), atol=0.002)
+    mosaic = make_mosaic(ScalarImage((upright.data > 0.3).astype(float), upright.affine))
+    np.testing.assert_allclose(mosaic.sample(oblique), mosaic.sample(upright), atol=0.002)
 
 
-def test_figures_of_flipped_and_oblique_images_are_the_same():
-    straight = np.diag([1.0, 1.0, 1.0, 1.0])
+def test_figure_does_not_depend_on_orientation():
+    straight = np.eye(4)
     straight[:3, 3] = -60
     t1w = on_grid(bump, straight, (121, 121, 121))
-    mask = Volume((t1w.data > 0.3).astype(np.float32), straight)
+    mask = ScalarImage((t1w.data > 0.3).astype(np.float32), straight)
     (expected,) = rasters(brain_mask_figure(t1w, mask))
     flipped = [reorient(volume, (2, 0, 1), (-1, 1, -1)) for volume in (t1w, mask)]
     (found,) = rasters(brain_mask_figure(*flipped))
@@ -158,19 +163,19 @@ def test_figures_of_flipped_and_oblique_images_are_the_same():
     assert np.abs(found - expected).max() <= 4
 
 
-def test_left_is_on_the_left_and_up_is_up():
+def test_anatomical_left_is_on_the_left_and_superior_is_up():
     def corner(x, y, z):
         return ((x > 0) & (y > 0) & (z > 0)).astype(float)
 
     affine = np.diag([-2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = [60, -60, -60]
     volume = on_grid(corner, affine, (60, 60, 60))
-    mosaic = lay_out(
+    mosaic = make_mosaic(
         on_grid(lambda x, y, z: (x**2 + y**2 + z**2 < 50**2) * 1.0, affine, (60, 60, 60))
     )
-    canvas = mosaic.draw(volume)
+    canvas = mosaic.sample(volume)
     for panel in mosaic.panels:
-        shown = panel.take(canvas)
+        shown = panel.crop(canvas)
         half = (shown.shape[0] // 2, shown.shape[1] // 2)
         assert (shown[: half[0] - 3, half[1] + 3 :] > 0.5).any() == (panel.position > 0)
         assert not (shown[half[0] + 3 :] > 0.5).any()
@@ -182,37 +187,39 @@ def test_left_is_on_the_left_and_up_is_up():
     assert [label for label in labels if label in 'LRPA'] == list('LRLRPA')
 
 
-def test_anisotropic_voxels_keep_a_ball_round():
+def test_ball_with_anisotropic_voxels_is_round():
     affine = np.diag([1.0, 1.0, 4.0, 1.0])
     affine[:3, 3] = [-50, -50, -48]
     ball = on_grid(
         lambda x, y, z: np.clip(36 - np.sqrt(x**2 + y**2 + z**2), 0, 1), affine, (101, 101, 25)
     )
-    mosaic = lay_out(ball)
-    canvas = mosaic.draw(ball)
+    mosaic = make_mosaic(ball)
+    canvas = mosaic.sample(ball)
     for panel in mosaic.panels:
-        inside = panel.take(canvas) > 0.5
+        inside = panel.crop(canvas) > 0.5
         width, height = inside.any(axis=0).sum(), inside.any(axis=1).sum()
-        assert width == pytest.approx(height, abs=4 / PIXEL)
+        assert width == pytest.approx(height, abs=4 / PIXEL_MM)
 
 
-def test_outlines_lie_on_the_surface():
+def test_contours_lie_on_the_surface():
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     affine[:3, 3] = -50
     ball = on_grid(lambda x, y, z: (x**2 + y**2 + z**2 < 40**2) * 1.0, affine, (101, 101, 101))
-    mosaic = lay_out(ball)
-    for line in trace(mosaic, ball, 0.5):
+    mosaic = make_mosaic(ball)
+    for line in contour_lines(mosaic, ball, 0.5):
         panel = next(
             p
             for p in mosaic.panels
             if 0 <= line[0, 0] - p.left < p.width and 0 <= line[0, 1] - p.top < p.height
         )
         centre = np.array([panel.left + panel.width / 2, panel.top + panel.height / 2])
-        radius = np.hypot(*(line - centre).T) * PIXEL
+        radius = np.hypot(*(line - centre).T) * PIXEL_MM
         np.testing.assert_allclose(radius, np.sqrt(40**2 - panel.position**2), atol=1.0)
 
 
-@pytest.mark.parametrize('name', ['mask', 'alignment', 'log-Jacobian', 'magnitude', 'convergence'])
+@pytest.mark.parametrize(
+    'name', ['mask', 'alignment', 'log-Jacobian', 'magnitude', 'convergence', 'scores']
+)
 def test_figures_are_self_contained(figures, name):
     svg = figures[name]
     root = ElementTree.fromstring(svg)
@@ -226,38 +233,40 @@ def test_figures_are_self_contained(figures, name):
     assert len(svg) < 1_000_000
 
 
-def test_brightness_does_not_depend_on_the_scale_of_the_image(template):
-    brighter = Volume(template.t1w.data * 17, template.t1w.affine)
+def test_brightness_does_not_depend_on_intensity_scale(template):
+    brighter = ScalarImage(template.t1w.data * 17, template.t1w.affine)
     pictures = [
         rasters(brain_mask_figure(t1w, template.mask))[0] for t1w in (template.t1w, brighter)
     ]
     assert np.abs(pictures[0] - pictures[1]).max() <= 2
 
 
-def test_what_is_aligned_does_not_move(template):
+def test_aligned_images_give_equal_pictures(template):
     subject, shown = rasters(alignment_figure(template, template.t1w, template.mask))
     np.testing.assert_array_equal(subject, shown)
     away = template.t1w.affine.copy()
     away[0, 3] += 8
-    subject, shown = rasters(alignment_figure(template, Volume(template.t1w.data, away)))
+    subject, shown = rasters(alignment_figure(template, ScalarImage(template.t1w.data, away)))
     assert np.abs(subject - shown).mean() > 5
 
 
-def test_the_skull_is_left_out_of_the_comparison(template):
-    head = Volume(template.t1w.data + 500, template.t1w.affine)
+def test_alignment_figure_shows_only_the_brain(template):
+    head = ScalarImage(template.t1w.data + 500, template.t1w.affine)
     bare, _ = rasters(alignment_figure(template, head, template.mask))
-    mosaic = lay_out(template.mask)
-    assert bare[mosaic.draw(template.mask) < 0.01].max() <= 12  # what JPEG smears over the edge
+    mosaic = make_mosaic(template.mask)
+    assert bare[mosaic.sample(template.mask) < 0.01].max() <= 12  # JPEG artefacts
 
 
-def test_colours_tell_growth_from_shrinking_and_folds(template):
+def test_growth_shrinkage_and_folds_have_different_colours(template):
     shape, affine = template.t1w.data.shape, template.t1w.affine
     values = {'grown': np.log(2), 'shrunk': -np.log(2), 'same': 0.0, 'folded': np.nan}
     colours = {}
     for name, value in values.items():
-        figure = log_jacobian_figure(template, Volume(np.full(shape, value), affine))
+        figure = log_jacobian_figure(template, ScalarImage(np.full(shape, value), affine))
         picture = max(rasters(figure), key=lambda raster: raster.size)
-        colours[name] = picture[lay_out(template.mask).draw(template.mask) > 0.9].mean(axis=0)
+        colours[name] = picture[make_mosaic(template.mask).sample(template.mask) > 0.9].mean(
+            axis=0
+        )
     red, green, blue = colours['grown']
     assert red > green + 50
     assert red > blue + 50
@@ -267,17 +276,37 @@ def test_colours_tell_growth_from_shrinking_and_folds(template):
     assert colours['folded'][2] < 120
 
 
-def test_scales_bear_units_and_fixed_ends(figures):
+def test_colour_bars_show_units_and_limits(figures):
     words = {t.text for t in ElementTree.fromstring(figures['log-Jacobian']).iter(f'{SVG}text')}
     assert {'×0.5', '−0.69', '0', '+0.69', '×2'} <= words
     words = [t.text for t in ElementTree.fromstring(figures['magnitude']).iter(f'{SVG}text')]
     assert any(re.fullmatch(r'[\d.]+ mm', word) for word in words)
 
 
-def test_tissues_without_maps_are_told_by_brightness(make_brain, tmp_path):
+def test_convergence_figure_has_one_curve_for_each_resolution(figures):
+    root = ElementTree.fromstring(figures['convergence'])
+    words = [text.text for text in root.iter(f'{SVG}text')]
+    assert {'4 mm, 3 iterations', '2 mm', 'iteration', 'energy', '24'} <= set(words)
+    (curves,) = (path for path in root.iter(f'{SVG}path') if path.get('stroke') == '#0072b2')
+    # One relative move for each resolution, and no line between them.
+    assert curves.get('d').count('M') == len(TRACE['levels'])
+
+
+def test_scores_figure_has_a_named_dot_for_each_image(figures):
+    dots = {
+        dot.find(f'{SVG}title').text: (float(dot.get('cx')), float(dot.get('cy')))
+        for dot in ElementTree.fromstring(figures['scores']).iter(f'{SVG}circle')
+    }
+    assert list(dots) == [name for name, _ in SCORES]
+    (x1, y1), (x2, y2), (x3, y3) = dots.values()
+    assert x1 < x3 < x2
+    assert y1 < y2 == y3  # the second axis points upwards, and a missing score is zero
+
+
+def test_tissues_without_maps_are_separated_by_brightness(make_brain, tmp_path):
     image = make_brain()
     image.to_filename(tmp_path / 't1w.nii.gz')
-    white, brain = Reference.load(tmp_path / 't1w.nii.gz').outlines
+    white, brain = Reference.load(tmp_path / 't1w.nii.gz').contours
     # Fluid is 250, grey matter 600, white matter 900.
     assert 600 < white.level < 900
     assert 250 < brain.level < 600
@@ -287,11 +316,11 @@ def test_tissues_without_maps_are_told_by_brightness(make_brain, tmp_path):
 
 
 def test_table_shows_every_grade_limit_and_reason():
-    html = quality_table({**FIGURES, 'jacobian_min': 0.05, 'energy_drift': 0.5})
+    html = quality_table({**MEASURES, 'jacobian_min': 0.05, 'energy_drift': 0.5})
     rows = re.findall(r'<tr>\s*<td>.*?</tr>', html, re.DOTALL)
     assert len(rows) == len(CRITERIA)
     for row, criterion in zip(rows, CRITERIA, strict=True):
-        grade = criterion.grade({**FIGURES, 'jacobian_min': 0.05, 'energy_drift': 0.5})
+        grade = criterion.grade({**MEASURES, 'jacobian_min': 0.05, 'energy_drift': 0.5})
         assert f'class="grade {grade.value}"' in row
         assert criterion.label in row
         assert criterion.format_interval(criterion.good) in row
@@ -299,10 +328,10 @@ def test_table_shows_every_grade_limit_and_reason():
     assert 'not measured' in quality_table({})
 
 
-# Text
+# Methods text
 
 
-def test_every_citation_of_the_package_has_its_reference():
+def test_bibliography_holds_all_citations_of_the_package():
     bibliography = read_bibliography(PACKAGE / 'data' / 'boilerplate.bib')
     sources = ''.join(path.read_text() for path in PACKAGE.rglob('*.py'))
     cited = set(re.findall(r'(?<=[\[ ])@([a-z0-9]+)(?=[;\]])', sources)) - {'key', 'n4', 'ants'}
@@ -312,7 +341,7 @@ def test_every_citation_of_the_package_has_its_reference():
     assert all(f'id="ref-{key}"' in html for key in bibliography)
 
 
-def test_methods_text_brings_no_markup_of_its_own():
+def test_html_in_the_methods_text_is_escaped():
     bibliography = read_bibliography(PACKAGE / 'data' / 'boilerplate.bib')
     html = render_methods('A <script>x</script> of [@n4; @beg2005], [@nobody].', bibliography)
     assert '<script>' not in html
@@ -320,7 +349,7 @@ def test_methods_text_brings_no_markup_of_its_own():
     assert '[@nobody]' in html
 
 
-# The page
+# Pages
 
 
 @pytest.fixture(scope='module')
@@ -338,7 +367,7 @@ def inputs(make_brain, tmp_path_factory) -> tuple[Path, Path, Template, dict[str
     }
     for name, array in arrays.items():
         nb.Nifti1Image(array, affine).to_filename(root / f'{name}.nii.gz')
-    (root / 'qc.json').write_text(json.dumps(FIGURES))
+    (root / 'qc.json').write_text(json.dumps(MEASURES))
     (root / 'trace.json').write_text(json.dumps(TRACE))
     raw = root / 'sub-01' / 'anat' / 'sub-01_T1w.nii.gz'
     raw.parent.mkdir(parents=True)
@@ -387,7 +416,7 @@ def output(inputs, tmp_path_factory) -> Path:
     (output / 'logs' / 'CITATION.md').write_text('Registered with *deepreg_wf* [@nipype].\n')
     anat = output / 'sub-01' / 'anat'
     anat.mkdir()
-    (anat / f'sub-01_space-{SPACE}_desc-registration_qc.json').write_text(json.dumps(FIGURES))
+    (anat / f'sub-01_space-{SPACE}_desc-registration_qc.json').write_text(json.dumps(MEASURES))
     write_subject_report(output, '01', RUN, elapsed=3723.4)
     return output
 
@@ -426,7 +455,7 @@ def headings(page: Path) -> list[str]:
     return re.findall(r'<h2>(.*?)</h2>', page.read_text(encoding='utf-8'))
 
 
-def test_figures_have_the_names_that_readers_of_fmriprep_expect(output):
+def test_figures_have_names_like_those_of_fmriprep(output):
     space = f'sub-01_space-{SPACE}_desc'
     assert {path.name for path in (output / 'sub-01' / 'figures').iterdir()} == {
         'sub-01_desc-summary_T1w.html',
@@ -440,7 +469,7 @@ def test_figures_have_the_names_that_readers_of_fmriprep_expect(output):
     }
 
 
-def test_the_page_holds_every_section_and_loads_only_its_figures(output):
+def test_page_has_all_sections_and_loads_only_its_figures(output):
     page = output / 'sub-01.html'
     assert headings(page) == [
         'Summary',
@@ -467,7 +496,7 @@ def test_the_page_holds_every_section_and_loads_only_its_figures(output):
         assert words in text
 
 
-def test_writing_the_page_again_changes_nothing(output):
+def test_second_page_is_identical(output):
     files = [output / 'sub-01.html', *sorted((output / 'sub-01' / 'figures').iterdir())]
     before = [path.read_bytes() for path in files]
     write_subject_report(output, '01', RUN, elapsed=3723.4)
@@ -475,7 +504,7 @@ def test_writing_the_page_again_changes_nothing(output):
 
 
 @pytest.mark.parametrize('linked', [False, True])
-def test_the_way_to_the_folder_does_not_matter(output, tmp_path, linked):
+def test_page_does_not_depend_on_the_path_of_the_folder(output, tmp_path, linked):
     """Neither a link nor folders that look like entities hide the figures or copy them."""
     folder = tmp_path / 'sub-99' / 'run-2' / "it's {here}"
     folder.parent.mkdir(parents=True)
@@ -489,7 +518,7 @@ def test_the_way_to_the_folder_does_not_matter(output, tmp_path, linked):
     assert not (folder / 'figures').exists()
 
 
-def test_sessions_are_shown_side_by_side(inputs, output, tmp_path):
+def test_page_shows_all_sessions(inputs, output, tmp_path):
     source = output / 'sub-01' / 'figures'
     target = tmp_path / 'sub-02' / 'figures'
     target.mkdir(parents=True)
@@ -500,7 +529,7 @@ def test_sessions_are_shown_side_by_side(inputs, output, tmp_path):
         folder = tmp_path / 'sub-02' / f'ses-{session}' / 'anat'
         folder.mkdir(parents=True)
         name = f'sub-02_ses-{session}_space-{SPACE}_desc-registration_qc.json'
-        (folder / name).write_text(json.dumps(FIGURES))
+        (folder / name).write_text(json.dumps(MEASURES))
     page = write_subject_report(tmp_path, '02', RUN)
     # Each verdict leads to the table of its own session.
     assert f'#quality-session-pre-space-{SPACE}' in check_links(page).followed
@@ -532,7 +561,7 @@ Traceback:
 """
 
 
-def test_a_subject_that_failed_gets_a_page_that_says_why(tmp_path):
+def test_page_of_a_failed_participant_shows_the_reason(tmp_path):
     log = tmp_path / 'sub-03' / 'log' / RUN
     log.mkdir(parents=True)
     (log / 'crash-20250101-120001-me-validate-1.txt').write_text(CRASH)
@@ -544,7 +573,7 @@ def test_a_subject_that_failed_gets_a_page_that_says_why(tmp_path):
     check_links(page)
 
 
-def test_a_step_that_failed_is_called_what_the_run_called_it(tmp_path):
+def test_failed_step_has_the_same_name_as_in_the_run(tmp_path):
     folder = tmp_path / 'sub-03' / 'log' / RUN
     folder.mkdir(parents=True)
     (folder / 'crash-1.txt').write_text('Node: a.b.validate\nTraceback (most recent call last):\n')
@@ -555,13 +584,13 @@ def test_a_step_that_failed_is_called_what_the_run_called_it(tmp_path):
     assert '<strong>reading the T1w image</strong>' in page
 
 
-def test_a_subject_without_anything_gets_a_page(tmp_path):
+def test_page_without_any_figure(tmp_path):
     page = write_subject_report(tmp_path, '04', RUN)
     assert 'no registration was completed' in page.read_text(encoding='utf-8')
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')
-def test_a_browser_opens_the_page_and_the_flicker_moves(output):
+def test_browser_opens_the_page_and_the_animation_runs(output):
     with Browser() as browser:
         browser.open(output / 'sub-01.html')
         assert browser.complaints == []

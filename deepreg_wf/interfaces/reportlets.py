@@ -1,9 +1,10 @@
-"""Figures and tables of the report: shells over `deepreg_wf.reports`."""
+"""Interfaces that draw the figures and tables of the report, by `deepreg_wf.reports`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -15,36 +16,43 @@ from nipype.interfaces.base import (
     traits,
 )
 
+if TYPE_CHECKING:
+    from deepreg_wf.reports import Reference
+
 
 class _ReportletOutputSpec(TraitedSpec):
-    out_report = File(exists=True, desc='the figure (SVG) or the fragment of the page (HTML)')
+    out_report = File(exists=True, desc='figure (SVG) or table (HTML)')
 
 
 class _Reportlet(SimpleInterface):
-    """Write what `_draw` gives into the working directory of the node."""
+    """Write the result of `_render` into the working directory of the node."""
 
     output_spec = _ReportletOutputSpec
-    _name: ClassVar[str] = 'report.svg'
+    _file_name: ClassVar[str] = 'report.svg'
 
     def _run_interface(self, runtime: Any) -> Any:
-        path = Path(runtime.cwd) / self._name
-        path.write_text(self._draw(), encoding='utf-8')
+        path = Path(runtime.cwd) / self._file_name
+        path.write_text(self._render(), encoding='utf-8')
         self._results['out_report'] = str(path)
         return runtime
 
-    def _draw(self) -> str:
+    def _render(self) -> str:
         raise NotImplementedError
 
 
 class _TemplateInputSpec(BaseInterfaceInputSpec):
-    template_t1w = File(exists=True, mandatory=True, desc='template, T1-weighted')
-    template_mask = File(exists=True, desc='its brain mask; without it, the image is of the brain')
-    template_gm = File(exists=True, desc='its map of grey matter, in [0, 1]')
-    template_wm = File(exists=True, desc='its map of white matter, in [0, 1]')
+    template_t1w = File(exists=True, mandatory=True, desc='T1-weighted template')
+    template_mask = File(
+        exists=True, desc='brain mask of the template; by default, voxels above zero'
+    )
+    template_gm = File(exists=True, desc='grey matter probability map of the template')
+    template_wm = File(exists=True, desc='white matter probability map of the template')
 
 
 class _TemplateReportlet(_Reportlet):
-    def _reference(self) -> Any:
+    """Reportlet that shows the template."""
+
+    def _reference(self) -> Reference:
         from deepreg_wf.reports import Reference
 
         maps = {
@@ -55,11 +63,11 @@ class _TemplateReportlet(_Reportlet):
 
 class _BrainMaskReportletInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
-    in_mask = File(exists=True, mandatory=True, desc='its brain mask')
+    in_mask = File(exists=True, mandatory=True, desc='brain mask of the image')
 
 
 class BrainMaskReportlet(_Reportlet):
-    """Draw the outline of the brain mask on the image.
+    """Draw the contour of the brain mask on the image.
 
     Examples
     --------
@@ -70,20 +78,22 @@ class BrainMaskReportlet(_Reportlet):
 
     input_spec = _BrainMaskReportletInputSpec
 
-    def _draw(self) -> str:
-        from deepreg_wf.reports import Volume, brain_mask_figure
+    def _render(self) -> str:
+        from deepreg_wf.reports import ScalarImage, brain_mask_figure
 
-        image = Volume.load(self.inputs.in_file)
-        return brain_mask_figure(image, Volume.load(self.inputs.in_mask))
+        image = ScalarImage.load(self.inputs.in_file)
+        return brain_mask_figure(image, ScalarImage.load(self.inputs.in_mask))
 
 
 class _AlignmentReportletInputSpec(_TemplateInputSpec):
     in_file = File(exists=True, mandatory=True, desc='image in the space of the template')
-    in_mask = File(exists=True, desc='its brain mask in that space; without it, zeros are outside')
+    in_mask = File(
+        exists=True, desc='brain mask of the image in that space; by default, voxels above zero'
+    )
 
 
 class AlignmentReportlet(_TemplateReportlet):
-    """Draw the template and the aligned subject in turn.
+    """Draw the template and the aligned subject alternately.
 
     Examples
     --------
@@ -94,11 +104,11 @@ class AlignmentReportlet(_TemplateReportlet):
 
     input_spec = _AlignmentReportletInputSpec
 
-    def _draw(self) -> str:
-        from deepreg_wf.reports import Volume, alignment_figure
+    def _render(self) -> str:
+        from deepreg_wf.reports import ScalarImage, alignment_figure
 
-        mask = Volume.load(self.inputs.in_mask) if isdefined(self.inputs.in_mask) else None
-        return alignment_figure(self._reference(), Volume.load(self.inputs.in_file), mask)
+        mask = ScalarImage.load(self.inputs.in_mask) if isdefined(self.inputs.in_mask) else None
+        return alignment_figure(self._reference(), ScalarImage.load(self.inputs.in_file), mask)
 
 
 class _MapReportletInputSpec(_TemplateInputSpec):
@@ -118,10 +128,10 @@ class LogJacobianReportlet(_TemplateReportlet):
 
     input_spec = _MapReportletInputSpec
 
-    def _draw(self) -> str:
-        from deepreg_wf.reports import Volume, log_jacobian_figure
+    def _render(self) -> str:
+        from deepreg_wf.reports import ScalarImage, log_jacobian_figure
 
-        return log_jacobian_figure(self._reference(), Volume.load(self.inputs.in_file))
+        return log_jacobian_figure(self._reference(), ScalarImage.load(self.inputs.in_file))
 
 
 class MomentumReportlet(_TemplateReportlet):
@@ -136,14 +146,14 @@ class MomentumReportlet(_TemplateReportlet):
 
     input_spec = _MapReportletInputSpec
 
-    def _draw(self) -> str:
-        from deepreg_wf.reports import Volume, magnitude_figure
+    def _render(self) -> str:
+        from deepreg_wf.reports import ScalarImage, magnitude_figure
 
         return magnitude_figure(
             self._reference(),
-            Volume.load(self.inputs.in_file),
+            ScalarImage.load(self.inputs.in_file),
             symbol='|m₀|',
-            meaning='length of the initial momentum',
+            description='length of the initial momentum',
             unit='mm',
         )
 
@@ -161,24 +171,24 @@ class UncertaintyReportlet(_TemplateReportlet):
 
     input_spec = _MapReportletInputSpec
 
-    def _draw(self) -> str:
-        from deepreg_wf.reports import Volume, magnitude_figure
+    def _render(self) -> str:
+        from deepreg_wf.reports import ScalarImage, magnitude_figure
 
         return magnitude_figure(
             self._reference(),
-            Volume.load(self.inputs.in_file),
+            ScalarImage.load(self.inputs.in_file),
             symbol='σ',
-            meaning='standard deviation of the transform',
+            description='standard deviation of the transform',
             unit='mm',
         )
 
 
 class _ConvergenceReportletInputSpec(BaseInterfaceInputSpec):
-    in_trace = File(exists=True, mandatory=True, desc='energies of the matching (JSON)')
+    in_trace = File(exists=True, mandatory=True, desc='energies of each resolution (JSON)')
 
 
 class ConvergenceReportlet(_Reportlet):
-    """Draw the energy against the iterations of the matching.
+    """Draw the energy over the iterations of the matching.
 
     Examples
     --------
@@ -189,18 +199,18 @@ class ConvergenceReportlet(_Reportlet):
 
     input_spec = _ConvergenceReportletInputSpec
 
-    def _draw(self) -> str:
+    def _render(self) -> str:
         from deepreg_wf.reports import convergence_figure
 
-        return convergence_figure(_read_json(self.inputs.in_trace))
+        return convergence_figure(json.loads(Path(self.inputs.in_trace).read_bytes()))
 
 
 class _QualityReportletInputSpec(BaseInterfaceInputSpec):
-    in_qc = File(exists=True, mandatory=True, desc='figures of merit (JSON)')
+    in_qc = File(exists=True, mandatory=True, desc='quality measures of the registration (JSON)')
 
 
 class QualityReportlet(_Reportlet):
-    """Hold the figures of merit against their limits, in a table with traffic lights.
+    """Make a table of the quality measures with their grades and limits.
 
     Examples
     --------
@@ -210,26 +220,24 @@ class QualityReportlet(_Reportlet):
     """
 
     input_spec = _QualityReportletInputSpec
-    _name = 'report.html'
+    _file_name = 'report.html'
 
-    def _draw(self) -> str:
+    def _render(self) -> str:
         from deepreg_wf.reports import quality_table
 
-        return quality_table(_read_json(self.inputs.in_qc))
+        return quality_table(json.loads(Path(self.inputs.in_qc).read_bytes()))
 
 
 class _SummaryReportletInputSpec(BaseInterfaceInputSpec):
-    t1w_file = File(exists=True, mandatory=True, desc='the raw image')
-    in_mask = File(exists=True, mandatory=True, desc='its brain mask')
-    skull_strip_method = Str(mandatory=True, desc='how the mask came about')
-    templates = traits.Dict(
-        Str, Str, mandatory=True, desc='where each template comes from, by its name'
-    )
-    lesion_mask = File(exists=True, desc='mask of a lesion, if there is one')
+    t1w_file = File(exists=True, mandatory=True, desc='raw T1-weighted image')
+    in_mask = File(exists=True, mandatory=True, desc='brain mask of the image')
+    skull_strip_method = Str(mandatory=True, desc='method that found the brain mask')
+    templates = traits.Dict(Str, Str, mandatory=True, desc='source of each template by its name')
+    lesion_mask = File(exists=True, desc='mask of a lesion')
 
 
 class SummaryReportlet(_Reportlet):
-    """Say what was registered to what.
+    """Make a list of the image, its brain mask and the templates.
 
     Examples
     --------
@@ -241,22 +249,16 @@ class SummaryReportlet(_Reportlet):
     """
 
     input_spec = _SummaryReportletInputSpec
-    _name = 'report.html'
+    _file_name = 'report.html'
 
-    def _draw(self) -> str:
-        from deepreg_wf.reports import summary
+    def _render(self) -> str:
+        from deepreg_wf.reports import summary_table
 
         lesion = self.inputs.lesion_mask
-        return summary(
+        return summary_table(
             Path(self.inputs.t1w_file),
             Path(self.inputs.in_mask),
             templates=self.inputs.templates,
             skull_strip_method=self.inputs.skull_strip_method,
             lesion_file=Path(lesion) if isdefined(lesion) else None,
         )
-
-
-def _read_json(path: str) -> Any:
-    import json
-
-    return json.loads(Path(path).read_text(encoding='utf-8'))

@@ -1,22 +1,8 @@
-"""Figures, tables and pages that let a person judge a registration."""
+"""Figures, tables and pages for the visual inspection of registrations.
 
-from __future__ import annotations
+Names are imported when they are first used; the stub beside this file lists them.
+"""
 
-from deepreg_wf._lazy import lazy_exports
+import lazy_loader
 
-_HOMES = {
-    'write_subject_report': 'subject',
-    'write_group_report': 'group',
-    'Volume': 'volumes',
-    'Reference': 'figures',
-    'brain_mask_figure': 'figures',
-    'alignment_figure': 'figures',
-    'log_jacobian_figure': 'figures',
-    'magnitude_figure': 'figures',
-    'convergence_figure': 'convergence',
-    'quality_table': 'html',
-    'summary': 'html',
-}
-
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_exports('deepreg_wf.reports', _HOMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The methods text as a person reads it: Markdown with keys of the bibliography, rendered."""
+"""Rendering of the methods text: Markdown with citation keys to HTML with references."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _COMBINING = dict(zip('"\'`^~u', '\u0308\u0301\u0300\u0302\u0303\u0306', strict=
 
 
 @dataclass(frozen=True)
-class Work:
-    """A work of the literature.
+class BibEntry:
+    """An entry of the bibliography.
 
     Parameters
     ----------
     key : str
-        What a text cites it by.
+        Citation key.
     fields : mapping of str to str
-        Of its BibTeX entry, by name, in plain text.
+        Values of the BibTeX fields by their names, as plain text.
     """
 
     key: str
@@ -32,105 +32,106 @@ class Work:
 
     @property
     def authors(self) -> list[str]:
-        """Authors, each ``Family, Given``, or the one name of a group."""
+        """Authors, each as ``Family, Given`` or as the name of a group."""
         return self.fields.get('author', '').split(' and ')
 
     @property
-    def label(self) -> str:
-        """Authors and year, as they stand in a text."""
+    def citation(self) -> str:
+        """Authors and year, as in a citation within the text."""
         families = [author.split(',')[0] for author in self.authors]
         names = ' and '.join(families) if len(families) < 3 else f'{families[0]} et al.'
         year = self.fields.get('year')
         return f'{names}, {year}' if year else names
 
     @property
-    def html(self) -> str:
-        """The entry of the list of references."""
+    def reference(self) -> str:
+        """Entry in the list of references, as HTML."""
         fields = {name: escape(value) for name, value in self.fields.items()}
-        where = fields.get('journal') or fields.get('booktitle') or fields.get('howpublished', '')
-        if where.startswith('https://'):
-            where = f'<a href="{where}">{where.removeprefix("https://")}</a>'
-        details = (f'<em>{where}</em>', fields.get('volume'), fields.get('pages'))
-        place = ', '.join(filter(None, details)).replace('--', '–')
+        venue = fields.get('journal') or fields.get('booktitle') or fields.get('howpublished', '')
+        if venue.startswith('https://'):
+            venue = f'<a href="{venue}">{venue.removeprefix("https://")}</a>'
+        details = (f'<em>{venue}</em>', fields.get('volume'), fields.get('pages'))
+        source = ', '.join(filter(None, details)).replace('--', '–')
         year = f' ({fields["year"]})' if 'year' in fields else ''
         title = fields.get('title', '').replace(' -- ', ' – ')
-        text = f'{_names(self.authors)}{year}. {title}. {place}.'
+        text = f'{_format_authors(self.authors)}{year}. {title}. {source}.'
         if doi := fields.get('doi'):
             text += f' <a href="https://doi.org/{doi}">doi:{doi}</a>'
         return text
 
 
-def read_bibliography(path: Path) -> dict[str, Work]:
+def read_bibliography(path: Path) -> dict[str, BibEntry]:
     """Read a BibTeX file.
 
     Parameters
     ----------
     path : Path
-        With one field per line in braces, as this package writes them.
+        File with one field in braces on each line, like ``data/boilerplate.bib``.
 
     Returns
     -------
-    dict of str to Work
-        By key.
+    dict of str to BibEntry
+        Entries by their keys.
     """
     text = path.read_text(encoding='utf-8')
-    works = {}
+    entries = {}
     for entry in _ENTRY.finditer(text):
-        fields = {m['name']: _plain(m['value']) for m in _FIELD.finditer(entry['fields'])}
-        works[entry['key']] = Work(entry['key'], fields)
-    return works
+        fields = {m['name']: _plain_text(m['value']) for m in _FIELD.finditer(entry['fields'])}
+        entries[entry['key']] = BibEntry(entry['key'], fields)
+    return entries
 
 
-def render_methods(markdown: str, bibliography: Mapping[str, Work]) -> str:
-    """Turn the methods text into HTML with a list of references.
+def render_methods(markdown: str, bibliography: Mapping[str, BibEntry]) -> str:
+    """Convert the methods text to HTML with a list of references.
 
     Parameters
     ----------
     markdown : str
-        With citations such as ``[@n4]``, ``[@n4; @ants]`` or ``[N4, @n4]``.
-    bibliography : mapping of str to Work
-        What may be cited; an unknown key stays as it is.
+        Text with citations such as ``[@n4]``, ``[@n4; @ants]`` or ``[N4, @n4]``.
+    bibliography : mapping of str to BibEntry
+        Entries by their keys. A citation with an unknown key is left as it is.
 
     Returns
     -------
     str
-        HTML; each citation links to its reference. Other markup of the text is escaped.
+        HTML in which each citation links to its reference. HTML in the text itself is escaped.
     """
     from markdown_it import MarkdownIt
 
-    cited: dict[str, Work] = {}
+    cited: dict[str, BibEntry] = {}
 
     def cite(match: re.Match[str]) -> str:
         keys = [key.strip().removeprefix('@') for key in match['keys'].split(';')]
         if any(key not in bibliography for key in keys):
             return match[0]
         cited.update((key, bibliography[key]) for key in keys)
-        links = (f'<a href="#ref-{key}">{escape(bibliography[key].label)}</a>' for key in keys)
+        links = (f'<a href="#ref-{key}">{escape(bibliography[key].citation)}</a>' for key in keys)
         prefix = f'{match["prefix"]}, ' if match['prefix'] else ''
         return f'({prefix}{"; ".join(links)})'
 
-    # Links are put in last: the text itself may not bring any HTML.
+    # Links are inserted last, because the conversion escapes all HTML in the text.
     body = MarkdownIt('commonmark', {'html': False}).render(markdown)
     return _CITED.sub(cite, body) + _references(list(cited.values()))
 
 
-def _references(works: Sequence[Work]) -> str:
-    if not works:
+def _references(entries: Sequence[BibEntry]) -> str:
+    if not entries:
         return ''
-    ordered = sorted(works, key=lambda work: (work.label.casefold(), work.key))
-    items = ''.join(f'<li id="ref-{work.key}">{work.html}</li>' for work in ordered)
+    ordered = sorted(entries, key=lambda entry: (entry.citation.casefold(), entry.key))
+    items = ''.join(f'<li id="ref-{entry.key}">{entry.reference}</li>' for entry in ordered)
     return f'<h4>References</h4>\n<ul class="references">{items}</ul>'
 
 
-def _names(authors: Sequence[str]) -> str:
-    """All authors of a small group, the first six of a large one."""
-    names = [_initials(author) for author in authors]
+def _format_authors(authors: Sequence[str]) -> str:
+    """Names of up to seven authors, or of the first six of more."""
+    names = [_abbreviate(author) for author in authors]
     if len(names) > 7:
         return f'{", ".join(names[:6])} et al.'
     return ' and '.join([', '.join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
-def _initials(author: str) -> str:
+def _abbreviate(author: str) -> str:
+    """Family name and initials of an author."""
     family, _, given = author.partition(', ')
     initials = ' '.join(
         '-'.join(f'{part[0]}.' for part in name.split('-') if part) for name in given.split()
@@ -138,8 +139,8 @@ def _initials(author: str) -> str:
     return escape(f'{family} {initials}'.strip())
 
 
-def _plain(text: str) -> str:
-    """BibTeX text without braces, its accents as letters."""
+def _plain_text(text: str) -> str:
+    """BibTeX text without braces and with accented letters."""
     from unicodedata import normalize
 
     accented = _ACCENTED.sub(lambda m: m[2] + _COMBINING[m[1]], text)

@@ -65,7 +65,7 @@ class _Axis:
 
 
 def _axis_limits(criterion: Criterion, numbers: np.ndarray) -> tuple[float, float]:
-    """Ends of the axis: all values, both ends of the good interval, and a margin."""
+    """Compute the ends of the axis: all values, the good interval and a margin are inside."""
     limits = [criterion.good.low, criterion.good.high]
     ends = [*numbers.tolist(), *(limit for limit in limits if np.isfinite(limit))]
     low, high = min(ends, default=0.0), max(ends, default=1.0)

@@ -21,7 +21,7 @@ from deepreg_wf.reports.reference import Reference
 from deepreg_wf.reports.scores import scores_figure
 
 if TYPE_CHECKING:
-    from deepreg_wf.group import Atlas, Member
+    from deepreg_wf.group import Atlas, RegistrationRecord
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Section:
 
 def write_group_report(
     output_dir: Path,
-    members: Sequence[Member],
+    records: Sequence[RegistrationRecord],
     atlases: Sequence[Atlas],
     missing: Mapping[str, str],
 ) -> Path:
@@ -55,7 +55,7 @@ def write_group_report(
     ----------
     output_dir : Path
         Folder of the derivatives.
-    members : sequence of Member
+    records : sequence of RegistrationRecord
         Registrations, in the order of the table.
     atlases : sequence of Atlas
         Average images of each space.
@@ -67,18 +67,18 @@ def write_group_report(
     Path
         The page, which loads only the figures beside it.
     """
-    grades = [overall_grade(member.figures) for member in members]
+    grades = [overall_grade(record.measures) for record in records]
     counts = [(grade, grades.count(grade)) for grade in Grade if grade in grades]
-    several = len({member.space for member in members}) > 1
-    table = render('group_table.html', rows=_rows(output_dir, members), several=several)
+    several = len({record.space for record in records}) > 1
+    table = render('group_table.html', rows=_rows(output_dir, records), several=several)
     sections = [_text_section('Registrations', table)]
     if missing:
         sections.append(_text_section('Missing', render('group_missing.html', missing=missing)))
-    sections.append(_distributions(members))
+    sections.append(_distributions(records))
     sections += [_averages(output_dir, atlas) for atlas in atlases if atlas.images]
-    header = render('group_header.html', members=members, counts=counts, missing=missing)
+    header = render('group_header.html', records=records, counts=counts, missing=missing)
     page = output_dir / 'group.html'
-    title = f'group: {len(members)} registrations'
+    title = f'group: {len(records)} registrations'
     write_text(page, render('page.html', title=title, header=[header], sections=sections))
     return page
 
@@ -102,7 +102,7 @@ def _text_section(name: str, content: str) -> _Section:
 class _TableRow:
     """A registration in the table of the group."""
 
-    member: Member
+    record: RegistrationRecord
     grade: Grade
     page: str
     warnings: list[tuple[Grade, str]]
@@ -113,22 +113,22 @@ _COLUMNS = ('correlation_final', 'mask_dice_final', 'jacobian_min', 'displacemen
 """Measures that the table shows for every image, whatever their grade."""
 
 
-def _rows(output_dir: Path, members: Sequence[Member]) -> list[_TableRow]:
+def _rows(output_dir: Path, records: Sequence[RegistrationRecord]) -> list[_TableRow]:
     return [
         _TableRow(
-            member,
-            overall_grade(member.figures),
-            _report_of(output_dir, member),
-            _warnings(member.figures),
-            _column_values(member.figures),
+            record,
+            overall_grade(record.measures),
+            _report_of(output_dir, record),
+            _warnings(record.measures),
+            _column_values(record.measures),
         )
-        for member in members
+        for record in records
     ]
 
 
-def _report_of(output_dir: Path, member: Member) -> str:
+def _report_of(output_dir: Path, record: RegistrationRecord) -> str:
     """Name of the report of a participant; empty if there is none."""
-    page = f'sub-{member.participant}.html'
+    page = f'sub-{record.participant}.html'
     return page if (output_dir / page).is_file() else ''
 
 
@@ -149,10 +149,10 @@ def _column_values(measures: Mapping[str, float | None]) -> list[str]:
     return ['–' if value is None else criterion.format(value) for criterion, value in values]
 
 
-def _distributions(members: Sequence[Member]) -> _Section:
+def _distributions(records: Sequence[RegistrationRecord]) -> _Section:
     figures: list[tuple[str, None]] = []
     for criterion in CRITERIA:
-        found = [(member.image, criterion.value(member.figures)) for member in members]
+        found = [(record.image, criterion.value(record.measures)) for record in records]
         known = [(image, value) for image, value in found if value is not None]
         if known:
             figures.append((Markup(distribution_figure(criterion, known)), None))
@@ -169,9 +169,9 @@ def _averages(output_dir: Path, atlas: Atlas) -> _Section:
             drawn = figure.draw(mean, ScalarImage.load(atlas.images[desc]))
             reportlets.append(_figure_reportlet(output_dir, atlas, desc, drawn, *figure.text))
     if atlas.scores:
-        scores = scores_figure(list(atlas.scores.items()), atlas.shares)
+        scores = scores_figure(list(atlas.scores.items()), atlas.explained_variance_ratio)
         reportlets.append(_Reportlet([(Markup(scores), None)], 'Modes', _MODES_TEXT))
-    for number, ratio in enumerate(atlas.shares, start=1):
+    for number, ratio in enumerate(atlas.explained_variance_ratio, start=1):
         ends = [atlas.images.get(f'mode{number}{end}') for end in ('minus', 'plus')]
         if ends[0] is not None and ends[1] is not None:
             low, high = ScalarImage.load(ends[0]), ScalarImage.load(ends[1])
@@ -182,7 +182,7 @@ def _averages(output_dir: Path, atlas: Atlas) -> _Section:
                 _figure_reportlet(output_dir, atlas, f'mode{number}', drawn, title, _MODE_TEXT)
             )
     introduction = (
-        f'Computed from {atlas.members} images. The images are in the folder "group", as NIfTI.'
+        f'Computed from {atlas.n_images} images. The images are in the folder "group", as NIfTI.'
     )
     return _Section(f'Average in {atlas.space}', reportlets, introduction)
 

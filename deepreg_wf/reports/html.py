@@ -24,7 +24,7 @@ TEMPLATES = Path(__file__).parents[1] / 'data' / 'report'
 
 # Description and note for each method of skull stripping.
 _SKULL_STRIP_METHODS = {
-    'already-extracted': ('none needed: the image shows only the brain', ''),
+    'already-extracted': ('the image already shows only the brain', 'used as it is'),
     'deepbet': ('extracted by deepbet', ''),
     'hdbet': ('extracted by HD-BET', ''),
     'synthstrip': ('extracted by SynthStrip', ''),
@@ -197,13 +197,7 @@ def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None)
         ('Command line', run.get('command_line', '')),
     ]
     tables = [
-        (
-            title,
-            [
-                (key.replace('_', ' '), _format_setting(value))
-                for key, value in settings[group].items()
-            ],
-        )
+        (title, [_format_setting(*setting) for setting in settings[group].items()])
         for group, title in _SETTINGS_TITLES.items()
         if settings.get(group)
     ]
@@ -280,10 +274,11 @@ def _format_duration(seconds: float) -> str:
     return ' '.join(f'{number} {unit}' for number, unit in parts if number) or '0 s'
 
 
-def _format_setting(value: Any) -> str:
+def _format_setting(key: str, value: object) -> tuple[str, str]:
+    name = key.replace('_', ' ')
     if isinstance(value, bool):
-        return 'yes' if value else 'no'
-    return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+        return name, 'yes' if value else 'no'
+    return name, ', '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _versions() -> list[tuple[str, str]]:

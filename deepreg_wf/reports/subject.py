@@ -22,15 +22,7 @@ _DATA = Path(__file__).parents[1] / 'data'
 _QC_SUFFIX = '_desc-registration_qc.json'
 
 # Entities in the headings of the page, in the order of ``data/report.yml``.
-_HEADING_ENTITIES = (
-    'session',
-    'acquisition',
-    'ceagent',
-    'reconstruction',
-    'run',
-    'space',
-    'cohort',
-)
+_ENTITIES = ('session', 'acquisition', 'ceagent', 'reconstruction', 'run', 'space', 'cohort')
 
 
 def write_subject_report(
@@ -144,7 +136,7 @@ def _verdicts(folder: Path) -> list[tuple[str, str, Grade]]:
 def _quality_anchor(path: Path) -> str:
     """Anchor of the table of a registration, as ``page.html`` makes it of the heading."""
     entities = parse_entities(path)
-    labels = (f'{key}-{entities[key]}' for key in _HEADING_ENTITIES if key in entities)
+    labels = (f'{key}-{entities[key]}' for key in _ENTITIES if key in entities)
     return '-'.join(['quality', *labels])
 
 

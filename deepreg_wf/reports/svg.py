@@ -1,4 +1,4 @@
-"""The few elements of SVG that the figures are made of, each self-contained."""
+"""Elements of SVG; documents made of them refer to no other file."""
 
 from __future__ import annotations
 
@@ -11,58 +11,60 @@ import numpy as np
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 
-_QUALITY = 86  # of JPEG: smaller files cannot be told from larger ones above it
-_TENTHS = 10  # path coordinates are whole tenths of a pixel
+_JPEG_QUALITY = 86  # no difference is visible above it
+_STEPS_PER_PIXEL = 10  # path coordinates are whole tenths of a pixel
+_DOT_RADIUS = 5
 
 
 def document(width: float, height: float, title: str, body: Iterable[str], style: str = '') -> str:
-    """Assemble a figure.
+    """Assemble a document.
 
     Parameters
     ----------
     width, height : float
-        Of the view box. No absolute size is given: the figure fills the width of its page.
+        Size of the view box. The figure has no absolute size and fills the width of its page.
     title : str
-        What is seen, for those who do not see it.
+        Description of the figure for screen readers.
     body : iterable of str
         Elements, from the back to the front.
     style : str
-        Rules of CSS.
+        CSS rules.
 
     Returns
     -------
     str
-        One XML document that refers to nothing outside of itself.
+        SVG document.
     """
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'preserveAspectRatio="xMidYMid meet" font-family="{FONT}">'
     )
     rules = f'<style>{style}</style>' if style else ''
-    # nireports rewrites what it shows without a newline at the end: so it finds nothing to change.
+    # No newline at the end: NiReports removes it, and would rewrite every file.
     return '\n'.join([head, f'<title>{escape(title)}</title>{rules}', *body, '</svg>'])
 
 
 def raster(pixels: np.ndarray, left: float = 0, top: float = 0) -> str:
-    """Embed a picture, one unit per pixel.
+    """Embed a picture as JPEG, one unit per pixel.
 
     Parameters
     ----------
     pixels : numpy.ndarray of uint8, shape (height, width) or (height, width, 3)
         Grey values or RGB.
     left, top : float
-        Where its corner lies.
+        Position of the upper left corner.
 
     Returns
     -------
     str
-        An ``image`` element that holds the compressed picture.
+        One ``image`` element.
     """
     from PIL import Image
 
     stream = BytesIO()
-    # Without chroma subsampling: colours carry values here.
-    Image.fromarray(pixels).save(stream, 'JPEG', quality=_QUALITY, optimize=True, subsampling=0)
+    # No chroma subsampling, since the colours encode values.
+    image = Image.fromarray(pixels)
+    image.save(stream, 'JPEG', quality=_JPEG_QUALITY, optimize=True, subsampling=0)
     data = b64encode(stream.getvalue()).decode('ascii')
     height, width = pixels.shape[:2]
     return (
@@ -79,13 +81,13 @@ def path(
     Parameters
     ----------
     lines : iterable of numpy.ndarray, shape (N, 2)
-        Points (x, y) of each line; closed where the last point is the first.
+        Points (x, y) of each line. A line is closed if its last point equals its first.
     colour : str
-        Of the stroke.
+        Colour of the stroke.
     width : float
-        Of the stroke, in pixels of the screen, whatever the size of the figure.
-    shift : tuple of float
-        Added to all points.
+        Width of the stroke in pixels of the screen, at any size of the figure.
+    shift : tuple of (float, float)
+        Offset of all points.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def path(
     """
     commands = ''.join(_commands(line) for line in lines)
     return (
-        f'<path transform="translate({shift[0]:g} {shift[1]:g}) scale({1 / _TENTHS:g})" '
+        f'<path transform="translate({shift[0]:g} {shift[1]:g}) scale({1 / _STEPS_PER_PIXEL:g})" '
         f'd="{commands}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
         'stroke-linejoin="round" stroke-linecap="round" vector-effect="non-scaling-stroke"/>'
     )
@@ -110,7 +112,28 @@ def text(
     anchor: str = 'start',
     weight: int = 400,
 ) -> str:
-    """Write a line of text whose baseline starts (or ends, or is centred) at a point."""
+    """Write one line of text.
+
+    Parameters
+    ----------
+    x, y : float
+        Point on the baseline.
+    content : str
+        The text, not escaped.
+    size : float
+        Size of the font, in pixels.
+    colour : str
+        Colour of the text.
+    anchor : {'start', 'middle', 'end'}
+        Part of the text that lies at the point.
+    weight : int
+        Weight of the font: 400 is regular, 600 semi-bold.
+
+    Returns
+    -------
+    str
+        One ``text`` element.
+    """
     return (
         f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{colour}" '
         f'font-weight="{weight}" text-anchor="{anchor}">{escape(content)}</text>'
@@ -120,7 +143,22 @@ def text(
 def rectangle(
     x: float, y: float, width: float, height: float, colour: str, *, radius: float = 0
 ) -> str:
-    """Fill a rectangle."""
+    """Draw a filled rectangle.
+
+    Parameters
+    ----------
+    x, y, width, height : float
+        Upper left corner and size, in pixels.
+    colour : str
+        Colour of the area.
+    radius : float
+        Radius of the corners, in pixels.
+
+    Returns
+    -------
+    str
+        One ``rect`` element.
+    """
     return (
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{radius:g}" '
         f'fill="{colour}"/>'
@@ -128,13 +166,49 @@ def rectangle(
 
 
 def group(elements: Sequence[str], name: str) -> str:
-    """Put elements under one class, so that rules of CSS apply to them together."""
+    """Put elements into one group with a CSS class.
+
+    Parameters
+    ----------
+    elements : sequence of str
+        SVG elements.
+    name : str
+        Name of the CSS class.
+
+    Returns
+    -------
+    str
+        One ``g`` element.
+    """
     return f'<g class="{name}">{"".join(elements)}</g>'
 
 
+def dot(x: float, y: float, colour: str, tooltip: str) -> str:
+    """Draw a translucent dot with a tooltip.
+
+    Parameters
+    ----------
+    x, y : float
+        Centre, in pixels.
+    colour : str
+        Colour of the area.
+    tooltip : str
+        Text that a browser shows while the mouse is over the dot.
+
+    Returns
+    -------
+    str
+        One ``circle`` element.
+    """
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_DOT_RADIUS}" fill="{colour}" fill-opacity=".7" '
+        f'stroke="#fff"><title>{escape(tooltip)}</title></circle>'
+    )
+
+
 def _commands(line: np.ndarray) -> str:
-    """Relative moves in whole tenths, the shortest way to write a line."""
-    points = np.rint(np.asarray(line) * _TENTHS).astype(int)
+    """Path data of a line as relative moves in whole tenths, which are shortest."""
+    points = np.rint(np.asarray(line) * _STEPS_PER_PIXEL).astype(int)
     closed = len(points) > 2 and (points[0] == points[-1]).all()
     if closed:
         points = points[:-1]

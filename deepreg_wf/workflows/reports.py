@@ -1,4 +1,4 @@
-"""The figures and tables of the report on one T1-weighted image."""
+"""Workflow that draws the figures and tables of the report on one T1-weighted image."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from deepreg_wf.interfaces.reportlets import (
     SummaryReportlet,
     UncertaintyReportlet,
 )
+from deepreg_wf.settings import Registration
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
     from deepreg_wf.templates.template import Template
 
-_FIELDS = (
+_INPUTS = (
     't1w_valid',
     't1w_mask_found',
     'skull_strip_method',
@@ -41,7 +42,8 @@ _FIELDS = (
     'uncertainty',
 )
 
-# By label of the `desc` entity: what each reportlet is connected to, its inputs by their source.
+# Inputs of each reportlet by the field of the input node that they are connected to. Reportlets
+# have the label of their `desc` entity.
 _NATIVE = {
     'summary': {'t1w_mask_found': 'in_mask', 'skull_strip_method': 'skull_strip_method'},
     'brainmask': {'t1w_valid': 'in_file', 't1w_mask_found': 'in_mask'},
@@ -64,14 +66,13 @@ def init_reportlets_wf(
     template: Template,
     native: Sequence[Template] = (),
     lesion: Path | None = None,
-    convergence: bool = True,
-    uncertainty: bool = False,
+    registration: Registration = Registration(),
     name: str = 'reportlets_wf',
 ) -> LiterateWorkflow:
-    """Build the workflow that draws the report on one T1-weighted image.
+    """Build a workflow that draws the report on one T1-weighted image.
 
-    Figures go to ``sub-X/figures``; `deepreg_wf.reports.write_subject_report` makes a page of
-    them once the graph has run.
+    Figures are saved in ``sub-X/figures``. `deepreg_wf.reports.write_subject_report` makes a page
+    of them after the run.
 
     Workflow Graph
         .. workflow::
@@ -92,87 +93,87 @@ def init_reportlets_wf(
     output_dir : Path
         Folder of the derivatives.
     t1w_file : Path
-        The raw image; its entities name the figures.
+        Raw image, whose entities are in the names of the figures.
     template : Template
-        Its images are drawn, its name tells the space.
+        Template on which figures are drawn; figures are named after its space.
     native : sequence of Template
-        Templates that the summary names; without any, neither it nor the brain mask is drawn.
+        All templates of the image, which the summary lists. If empty, the summary and the brain
+        mask are not drawn.
     lesion : Path, optional
-        Mask of a lesion that was taken out of the registration.
-    convergence : bool
-        Draw the energy of the matching; nothing is matched where momenta are predicted.
-    uncertainty : bool
-        Draw the uncertainty of the transform.
+        Mask of a lesion that was excluded from the registration.
+    registration : Registration
+        The energy of the matching is drawn only if there is a matching, the uncertainty of the
+        transform only if it is estimated.
     name : str
         Name of the workflow.
 
     Inputs
     ------
     t1w_valid, t1w_mask_found
-        Image and the brain mask that was found in it, in their own space, even if it was refused
+        Image and brain mask in native space. The mask may be one that failed its checks.
     skull_strip_method
-        How the mask came about
+        Method that found the brain mask
     t1w_affine
-        Brain in the space of the template after the affine registration only
+        Brain in template space after the affine registration only
     t1w_std, mask_std
-        Image and brain mask in the space of the template
+        Image and brain mask in template space
     log_jacobian, momentum
-        Maps in the space of the template
+        Maps in template space
     qc
-        Figures of merit of the registration (JSON)
+        Quality measures of the registration (JSON)
     matching_trace
-        Energies of the matching (JSON); not read without `convergence`
+        Energies of the matching (JSON); only if there is a matching
     uncertainty
-        Map in the space of the template; not read without `uncertainty`
+        Map in template space; only with `registration.uncertainty`
 
     Returns
     -------
     LiterateWorkflow
-        It writes its figures and has no outputs.
+        Workflow without outputs, which saves its figures.
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface(fields=list(_FIELDS)), name='inputnode')
+    inputnode = pe.Node(niu.IdentityInterface(fields=list(_INPUTS)), name='inputnode')
     space = {'space': template.space}
     if template.cohort is not None:
         space['cohort'] = template.cohort
     reportlets = _reportlets(t1w_file, template, native)
     if lesion is not None:
         reportlets['summary'].inputs.lesion_mask = str(lesion)
-    wanted = {'convergence': convergence, 'uncertainty': uncertainty}
-    wanted |= dict.fromkeys(_NATIVE, bool(native))
-    for desc in (desc for desc, is_wanted in wanted.items() if not is_wanted):
-        del reportlets[desc]
+    wanted = {
+        'convergence': registration.uses_matching,
+        'uncertainty': registration.uncertainty > 0,
+        **dict.fromkeys(_NATIVE, bool(native)),
+    }
     for desc, reportlet in reportlets.items():
-        edges = (_NATIVE | _STANDARD)[desc]
-        draw = pe.Node(reportlet, name=f'draw_{desc}', mem_gb=0.5)
-        sink = DerivativesDataSink(
-            base_directory=str(output_dir),
-            source_file=str(t1w_file),
-            datatype='figures',
-            desc=desc,
-            suffix='T1w',
-            **(space if desc in _STANDARD else {}),
-        )
-        save = pe.Node(sink, name=f'save_{desc}', run_without_submitting=True)
-        workflow.connect(
-            [(inputnode, draw, list(edges.items())), (draw, save, [('out_report', 'in_file')])]
-        )
+        if wanted.get(desc, True):
+            sink = DerivativesDataSink(
+                base_directory=str(output_dir),
+                source_file=str(t1w_file),
+                datatype='figures',
+                desc=desc,
+                suffix='T1w',
+                **(space if desc in _STANDARD else {}),
+            )
+            draw = pe.Node(reportlet, name=f'draw_{desc}', mem_gb=0.5)
+            save = pe.Node(sink, name=f'save_{desc}', run_without_submitting=True)
+            connections = list((_NATIVE | _STANDARD)[desc].items())
+            workflow.connect(
+                [(inputnode, draw, connections), (draw, save, [('out_report', 'in_file')])]
+            )
     return workflow
 
 
 def _reportlets(
     t1w_file: Path, template: Template, native: Sequence[Template]
 ) -> dict[str, BaseInterface]:
+    """Reportlets by the label of their `desc` entity."""
     files = {'t1w': template.t1w, 'mask': template.mask, 'gm': template.gm, 'wm': template.wm}
     images = {f'template_{kind}': str(path) for kind, path in files.items() if path is not None}
-    summary = SummaryReportlet(
-        t1w_file=str(t1w_file),
-        templates={known.name: known.uri for known in native},
-    )
+    sources = {listed.name: listed.uri for listed in native}
     return {
-        'summary': summary,
+        'summary': SummaryReportlet(t1w_file=str(t1w_file), templates=sources),
         'brainmask': BrainMaskReportlet(),
         'affine': AlignmentReportlet(**images),
         'registration': AlignmentReportlet(**images),

@@ -1,4 +1,4 @@
-"""Images as the figures see them: values that can be read anywhere in the world."""
+"""Scalar images with the positions of their voxels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Volume:
-    """A scalar image with its place in the world.
+class ScalarImage:
+    """A scalar image with its voxel-to-world affine.
 
     Parameters
     ----------
@@ -24,18 +24,19 @@ class Volume:
     affine: np.ndarray
 
     @classmethod
-    def load(cls, path: str | Path) -> Volume:
+    def load(cls, path: str | Path) -> ScalarImage:
         """Read a NIfTI image.
 
         Parameters
         ----------
-        path : path
-            An image with three dimensions, or a vector image, whose length is taken.
+        path : str or Path
+            Image with three dimensions, or vector image. A vector image is reduced to the length
+            of its vectors.
 
         Returns
         -------
-        Volume
-            As float32.
+        ScalarImage
+            Values as float32.
         """
         import nibabel as nb
 
@@ -43,10 +44,10 @@ class Volume:
         data = np.asarray(image.dataobj, dtype=np.float32)
         if data.ndim == 5:
             data = np.linalg.norm(data, axis=-1)[..., 0]
-        return cls(data, image.affine)
+        return cls(data, np.asarray(image.affine))
 
     def sample(self, points: np.ndarray) -> np.ndarray:
-        """Interpolate linearly at points of the world.
+        """Interpolate the image linearly at points in world coordinates.
 
         Parameters
         ----------
@@ -55,8 +56,8 @@ class Volume:
 
         Returns
         -------
-        numpy.ndarray
-            Shape of one coordinate of `points`; zero outside the image.
+        numpy.ndarray, shape (...)
+            Values as float32; zero outside the image.
         """
         from scipy.ndimage import map_coordinates
 
@@ -68,27 +69,27 @@ class Volume:
         )
         return values
 
-    def bounds(self, threshold: float = 0.5) -> np.ndarray:
-        """Box around what lies above a threshold.
+    def bounding_box(self, threshold: float = 0.5) -> np.ndarray:
+        """Compute the box around the voxels above a threshold.
 
         Parameters
         ----------
         threshold : float
-            A voxel counts where its value is greater.
+            Voxels with a greater value are inside.
 
         Returns
         -------
         numpy.ndarray, shape (2, 3)
-            Lowest and highest RAS+ coordinates, in millimetres; of the whole image where no
-            voxel counts.
+            Lowest and highest RAS+ coordinates of the voxel centres, in millimetres. If no voxel
+            is above the threshold, the box is that of the whole image.
         """
-        counts = self.data > threshold
-        if not counts.any():
-            counts = np.ones_like(counts)
-        # The ends of each row of voxels: what lies between cannot be further out.
-        inside = counts.any(axis=2)
-        first, last = counts.argmax(axis=2), counts.shape[2] - 1 - counts[..., ::-1].argmax(axis=2)
-        rows = np.argwhere(inside)
-        voxels = np.concatenate([np.c_[rows, end[inside]] for end in (first, last)])
+        inside = self.data > threshold
+        if not inside.any():
+            inside = np.ones_like(inside)
+        # A coordinate changes linearly along a row of voxels, so its extremes are at the ends.
+        occupied = inside.any(axis=2)
+        first, last = inside.argmax(axis=2), inside.shape[2] - 1 - inside[..., ::-1].argmax(axis=2)
+        rows = np.argwhere(occupied)
+        voxels = np.concatenate([np.c_[rows, end[occupied]] for end in (first, last)])
         points = voxels @ self.affine[:3, :3].T + self.affine[:3, 3]
         return np.stack([points.min(axis=0), points.max(axis=0)])
