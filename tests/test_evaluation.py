@@ -1,4 +1,4 @@
-"""Labels and transforms of any tool: what is measured is right, what is unusable is named."""
+"""Evaluation of transforms: measures, files of other tools, and the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spatial_cases import AFFINE, OBLIQUE, make_grid, wave_on
 
 from deepreg_wf.cli.evaluate import main
 from deepreg_wf.evaluation import (
-    Step,
+    TransformFile,
     inverse_error,
     jacobian_determinant,
     label_overlaps,
@@ -24,7 +24,7 @@ from deepreg_wf.evaluation import (
     read_labels,
     tables,
 )
-from deepreg_wf.evaluation.maps import regularity
+from deepreg_wf.evaluation.maps import jacobian_measures
 from deepreg_wf.spatial import (
     Chain,
     Transform,
@@ -58,7 +58,7 @@ def warped(grid: VoxelGrid, scale: float = 1.0) -> Transform:
     return Transform(warp=(scale * wave_on(grid)).astype(np.float32), grid=grid)
 
 
-def in_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding='utf-8') as file:
         return list(csv.DictReader(file, delimiter='\t'))
 
@@ -66,13 +66,13 @@ def in_rows(path: Path) -> list[dict[str, str]]:
 # Overlap
 
 
-def test_the_identity_gives_a_dice_of_one() -> None:
+def test_identity_gives_a_dice_of_one() -> None:
     for overlap in label_overlaps(boxes(), GRID, boxes(), GRID, Chain()):
         assert overlap.dice == overlap.target_overlap == 1
 
 
 @pytest.mark.parametrize('grid', [GRID, SKEW], ids=['upright', 'oblique'])
-def test_a_shift_by_voxels_gives_the_overlap_computed_by_hand(grid: VoxelGrid) -> None:
+def test_shift_by_voxels_gives_the_overlap_computed_by_hand(grid: VoxelGrid) -> None:
     """By 2 of 8 voxels along one axis, and 1 of 6 along another: 6 x 5 of 8 x 6 remain."""
     mapping = Chain([shift(2, -1, 0, grid=grid)])
     first, second = label_overlaps(boxes(grid), grid, boxes(grid), grid, mapping)
@@ -81,7 +81,7 @@ def test_a_shift_by_voxels_gives_the_overlap_computed_by_hand(grid: VoxelGrid) -
     assert first.fixed_volume == pytest.approx(8 * 6 * 4 * np.prod(grid.spacing) / 1000)
 
 
-def test_target_overlap_and_dice_differ_where_volumes_do() -> None:
+def test_target_overlap_and_dice_differ_if_volumes_differ() -> None:
     """A has 96 voxels and B 48 of them: target overlap 1, Dice 2/3."""
     smaller = np.where(np.arange(20)[:, None, None] < 6, boxes(), 0)
     (whole, _) = label_overlaps(boxes(), GRID, smaller, GRID, Chain())
@@ -92,8 +92,8 @@ def test_target_overlap_and_dice_differ_where_volumes_do() -> None:
     assert part.dice == whole.dice
 
 
-def test_labels_meet_in_the_world_not_in_the_storage() -> None:
-    """The same labels, stored in another order, at half the spacing."""
+def test_overlap_does_not_depend_on_the_storage() -> None:
+    """The same labels are stored in another order, and at half the spacing."""
     fine = VoxelGrid([40, 48, 36], GRID.affine @ half_voxels())
     labels = boxes().repeat(2, 0).repeat(2, 1).repeat(2, 2)
     flipped = VoxelGrid(fine.shape, fine.affine @ flip_first(40))
@@ -115,13 +115,13 @@ def flip_first(n: int) -> np.ndarray:
     return affine
 
 
-def test_a_label_that_leaves_the_image_counts_as_lost() -> None:
+def test_label_outside_of_the_image_has_no_overlap() -> None:
     for overlap in label_overlaps(boxes(), GRID, boxes(), GRID, Chain([shift(20, 0, 0)])):
         assert overlap.dice == overlap.resampled_volume == 0
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.int16, np.float32, np.float64])
-def test_labels_may_be_stored_in_any_type(dtype: type, tmp_path: Path) -> None:
+def test_labels_are_read_from_any_data_type(dtype: type, tmp_path: Path) -> None:
     nb.save(nb.Nifti1Image(boxes().astype(dtype), GRID.affine), tmp_path / 'x.nii.gz')
     labels, grid = read_labels(tmp_path / 'x.nii.gz')
     assert np.array_equal(labels, boxes())
@@ -133,23 +133,23 @@ def test_labels_may_be_stored_in_any_type(dtype: type, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('grid', [GRID, SKEW], ids=['upright', 'oblique'])
-def test_an_affine_has_its_determinant_everywhere(
+def test_jacobian_of_an_affine_is_constant(
     grid: VoxelGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maps, '_SLAB', 1000)
+    monkeypatch.setattr(maps, '_SLAB_VOXELS', 1000)
     determinant = jacobian_determinant(Chain([Transform(affine=AFFINE)]), grid)
     assert determinant.shape == grid.shape
     assert np.allclose(determinant, np.linalg.det(AFFINE[:3, :3]), rtol=1e-12)
 
 
-def test_slabs_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jacobian_does_not_depend_on_the_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = jacobian_determinant(Chain([warped(SKEW)]), SKEW)
-    monkeypatch.setattr(maps, '_SLAB', 1)
+    monkeypatch.setattr(maps, '_SLAB_VOXELS', 1)
     assert np.allclose(jacobian_determinant(Chain([warped(SKEW)]), SKEW), whole, rtol=1e-12)
 
 
-def test_the_jacobian_of_a_field_is_that_of_its_formula() -> None:
-    """A dilation by 1 + s along one axis, on other voxels than those of the field."""
+def test_jacobian_of_a_field_agrees_with_its_formula() -> None:
+    """The map stretches one axis; the grid differs from that of the field."""
     warp = np.zeros((3, *SKEW.shape), dtype=np.float32)
     warp[1] = 0.25 * np.arange(SKEW.shape[1])[:, None]
     within = VoxelGrid([8, 8, 8], SKEW.affine @ inner_voxels())
@@ -164,23 +164,31 @@ def inner_voxels() -> np.ndarray:
 
 
 def test_folds_are_counted() -> None:
-    """Voxels 8 to 12 of the first axis go back by 2 each: the map runs backwards there."""
+    """The map runs backwards from voxel 8 to voxel 12 of the first axis."""
     along = np.arange(20.0)
     backwards = np.interp(along, [0, 8, 12, 19], [0, 8, 4, 19])
     warp = np.zeros((3, *GRID.shape))
     warp[0] = (backwards - along)[:, None, None]
     determinant = jacobian_determinant(Chain([Transform(warp=warp, grid=GRID)]), GRID)
-    figures = regularity(determinant)
+    measures = jacobian_measures(determinant)
     expected = np.gradient(backwards)
-    assert figures['folded'] == pytest.approx((expected <= 0).mean())
-    assert figures['folded'] > 0.1
-    assert figures['min'] == pytest.approx(expected.min())
-    assert figures['max'] == pytest.approx(expected.max())
-    assert figures['logsd'] == pytest.approx(np.log(expected[expected > 0]).std())
+    assert measures['folded'] == pytest.approx((expected <= 0).mean())
+    assert measures['folded'] > 0.1
+    assert measures['min'] == pytest.approx(expected.min())
+    assert measures['max'] == pytest.approx(expected.max())
+    assert measures['logsd'] == pytest.approx(np.log(expected[expected > 0]).std())
 
 
-def test_an_inverse_leaves_what_interpolation_does() -> None:
-    """The inverse field, found by iteration in the voxels, is off by little between them."""
+def test_measures_without_a_value_are_none_and_written_as_na() -> None:
+    """No determinant is positive, hence there is no logarithm."""
+    measures = jacobian_measures(-np.ones(3))
+    assert measures['logsd'] is None
+    columns = [column for column in tables.PAIR_COLUMNS if column.name == 'jacobian_logsd']
+    assert tables.format_tsv([{'jacobian_logsd': measures['logsd']}], columns).endswith('n/a\n')
+
+
+def test_inverse_error_is_the_error_of_interpolation() -> None:
+    """The inverse field is exact at its voxels, and interpolated between them."""
     forward = warped(GRID)
     points = GRID.points()
     inverse = points.copy()
@@ -196,11 +204,11 @@ def test_an_inverse_leaves_what_interpolation_does() -> None:
     assert np.median(inverse_error(Chain([forward]), Chain([forward]), inner)) > 1
 
 
-def test_an_affine_and_its_inverse_end_where_they_began(tmp_path: Path) -> None:
+def test_affine_and_its_inverse_cancel(tmp_path: Path) -> None:
     save_affine(tmp_path / 'x.txt', AFFINE)
-    step = Step(tmp_path / 'x.txt')
+    file = TransformFile(tmp_path / 'x.txt')
     points = SKEW.points().reshape(-1, 3)
-    there, back = load_map([step]), load_map([Step(step.path, inverted=True)])
+    there, back = load_map([file]), load_map([TransformFile(file.path, inverted=True)])
     assert inverse_error(there, back, points).max() < 1e-9
 
 
@@ -220,9 +228,9 @@ def ants_files(folder: Path) -> list[str]:
     return ['x1Warp.nii.gz', 'x0GenericAffine.mat']
 
 
-def test_a_chain_is_that_of_ants(tmp_path: Path) -> None:
+def test_chain_has_the_order_of_ants(tmp_path: Path) -> None:
     """The affine is applied to the image first: a point meets the field first."""
-    mapping = load_map([Step(tmp_path / name) for name in ants_files(tmp_path)])
+    mapping = load_map([TransformFile(tmp_path / name) for name in ants_files(tmp_path)])
     points = SKEW.points().reshape(-1, 3)[::7]
     expected = Transform(affine=AFFINE).map_points(warped(SKEW).map_points(points))
     assert np.abs(mapping.map_points(points) - expected).max() < 1e-4
@@ -230,10 +238,10 @@ def test_a_chain_is_that_of_ants(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('inverted', [False, True], ids=['affine', 'inverse-affine'])
 @pytest.mark.parametrize('order', [1, -1], ids=['field-first', 'field-last'])
-def test_labels_go_where_ants_puts_them(order: int, inverted: bool, tmp_path: Path) -> None:
+def test_labels_are_resampled_as_by_ants(order: int, inverted: bool, tmp_path: Path) -> None:
     ants = pytest.importorskip('ants')
-    steps = [
-        Step(tmp_path / name, inverted=inverted and name.endswith('.mat'))
+    files = [
+        TransformFile(tmp_path / name, inverted=inverted and name.endswith('.mat'))
         for name in ants_files(tmp_path)[::order]
     ]
     save_image(tmp_path / 'moving.nii.gz', boxes(), GRID, np.int16)
@@ -242,16 +250,16 @@ def test_labels_go_where_ants_puts_them(order: int, inverted: bool, tmp_path: Pa
     theirs = ants.apply_transforms(
         fixed,
         moving,
-        [str(step.path) for step in steps],
+        [str(file.path) for file in files],
         'nearestNeighbor',
-        whichtoinvert=[step.inverted for step in steps],
+        whichtoinvert=[file.inverted for file in files],
     ).numpy()
-    ours = label_overlaps(boxes(), GRID, theirs.astype(np.int32), SKEW, load_map(steps))
+    ours = label_overlaps(boxes(), GRID, theirs.astype(np.int32), SKEW, load_map(files))
     assert len(ours) == 2
     assert min(overlap.dice for overlap in ours) > 0.99
 
 
-def test_a_composite_of_many_is_read(tmp_path: Path) -> None:
+def test_composite_of_several_transforms_is_read(tmp_path: Path) -> None:
     sitk = pytest.importorskip('SimpleITK')
     write_composite(tmp_path / 'a.h5', affine=AFFINE, warp=wave_on(SKEW), grid=SKEW)
     stack = sitk.CompositeTransform(sitk.ReadTransform(str(tmp_path / 'a.h5')))
@@ -260,7 +268,10 @@ def test_a_composite_of_many_is_read(tmp_path: Path) -> None:
     points = SKEW.points().reshape(-1, 3)[::7]
     affine = Transform(affine=AFFINE)
     expected = affine.map_points(warped(SKEW).map_points(affine.map_points(points)))
-    assert np.abs(load_map([Step(tmp_path / 'b.h5')]).map_points(points) - expected).max() < 1e-3
+    assert (
+        np.abs(load_map([TransformFile(tmp_path / 'b.h5')]).map_points(points) - expected).max()
+        < 1e-3
+    )
 
 
 # The command
@@ -285,7 +296,7 @@ GOOD = 'moving.nii.gz\tfixed.nii.gz\tidentity\t\tgood\tnothing'
 SHIFTED = 'moving.nii.gz\tfixed.nii.gz\tshift.txt\t[shift.txt,1]\tgood\tshift'
 
 
-def test_the_command_writes_its_tables(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_writes_tables(folder: Path, capsys: pytest.CaptureFixture) -> None:
     out = folder / 'new' / 'out'
     assert main([table(folder, GOOD, SHIFTED), str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
@@ -294,29 +305,29 @@ def test_the_command_writes_its_tables(folder: Path, capsys: pytest.CaptureFixtu
         'pairs.tsv',
         'summary.tsv',
     ]
-    nothing, shifted = in_rows(out / 'pairs.tsv')
+    nothing, shifted = read_rows(out / 'pairs.tsv')
     assert (nothing['mean_dice'], nothing['labels'], nothing['jacobian_min']) == ('1', '2', '1')
     assert nothing['inverse_error_max'] == 'n/a'
     assert float(shifted['mean_dice']) == pytest.approx((6 / 8 + 2 / 4) / 2)
     assert float(shifted['inverse_error_max']) == pytest.approx(0, abs=1e-9)
-    assert [row['dice'] for row in in_rows(out / 'overlap.tsv')] == ['1', '1', '0.75', '0.5']
+    assert [row['dice'] for row in read_rows(out / 'overlap.tsv')] == ['1', '1', '0.75', '0.5']
     captured = capsys.readouterr()
     assert captured.out.startswith('figure')
     assert 'mean_dice' in captured.out
     assert captured.err == ''
 
 
-def test_every_column_is_defined(folder: Path) -> None:
+def test_every_column_is_described(folder: Path) -> None:
     assert main([table(folder, SHIFTED), str(folder / 'out')]) == 0
     defined = json.loads((folder / 'out' / 'evaluation.json').read_text())
     for name in ('overlap', 'pairs', 'summary'):
-        columns = in_rows(folder / 'out' / f'{name}.tsv')[0].keys()
+        columns = read_rows(folder / 'out' / f'{name}.tsv')[0].keys()
         assert set(columns) <= set(defined)
     assert defined['inverse_error_p99']['Units'] == 'mm'
     assert defined['fixed_volume']['Units'] == 'mL'
 
 
-def test_the_summary_knows_which_end_is_worst() -> None:
+def test_summary_has_the_worst_value_of_each_measure() -> None:
     rows = [
         {'method': 'a', 'mean_dice': dice, 'jacobian_folded': folded}
         for dice, folded in ((0.5, 0.0), (0.9, 0.1), (0.7, 0.05))
@@ -326,33 +337,33 @@ def test_the_summary_knows_which_end_is_worst() -> None:
     assert (folded['figure'], folded['worst'], folded['pairs']) == ('jacobian_folded', 0.1, 3)
 
 
-def test_a_single_pair_needs_no_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_pair_needs_no_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     call = 'out --moving-labels moving.nii.gz --fixed-labels fixed.nii.gz '
     call += '--transform shift.txt identity [shift.txt,1] --inverse identity'
     assert main(call.split()) == 0
-    (row,) = in_rows(folder / 'out' / 'pairs.tsv')
+    (row,) = read_rows(folder / 'out' / 'pairs.tsv')
     assert (row['name'], row['method'], row['mean_dice']) == ('moving to fixed', 'n/a', '1')
 
 
-def test_labels_of_interest_are_all_that_counts(folder: Path) -> None:
+def test_only_labels_of_interest_are_compared(folder: Path) -> None:
     call = [table(folder, SHIFTED), str(folder / 'out'), '--labels-of-interest', '7', '9']
     assert main(call) == 0
-    (row,) = in_rows(folder / 'out' / 'overlap.tsv')
+    (row,) = read_rows(folder / 'out' / 'overlap.tsv')
     assert (row['label'], row['dice']) == ('7', '0.5')
 
 
-def test_a_label_of_one_image_only_is_told(folder: Path) -> None:
+def test_label_of_only_one_image_is_reported(folder: Path) -> None:
     labels = np.where(boxes() == 7, 8, boxes())
     save_image(folder / 'fixed.nii.gz', labels, GRID, np.int16)
     assert main([table(folder, GOOD), str(folder / 'out')]) == 0
-    (row,) = in_rows(folder / 'out' / 'pairs.tsv')
+    (row,) = read_rows(folder / 'out' / 'pairs.tsv')
     assert (row['mean_dice'], row['labels'], row['labels_in_one_only']) == ('1', '1', '2')
-    dices = [row['dice'] for row in in_rows(folder / 'out' / 'overlap.tsv')]
+    dices = [row['dice'] for row in read_rows(folder / 'out' / 'overlap.tsv')]
     assert dices == ['1', 'n/a', 'n/a']
 
 
-def test_processes_change_nothing(folder: Path) -> None:
+def test_number_of_processes_does_not_change_the_tables(folder: Path) -> None:
     pairs = table(
         folder, GOOD, SHIFTED, SHIFTED.replace('moving.nii.gz', 'no').replace('good', 'b')
     )
@@ -422,7 +433,7 @@ FIXED = 'moving.nii.gz\tbad.nii.gz\tidentity'
         ('moving.nii.gz\t\tidentity', nothing, ['no fixed_labels', 'line 3']),
     ],
 )
-def test_a_bad_pair_is_named_and_the_others_are_evaluated(
+def test_unusable_pair_is_named_and_the_others_are_evaluated(
     line: str,
     make: Callable[[Path], None],
     words: list[str],
@@ -431,16 +442,16 @@ def test_a_bad_pair_is_named_and_the_others_are_evaluated(
 ) -> None:
     make(folder)
     assert main([table(folder, GOOD, line, SHIFTED), str(folder / 'out')]) == 1
-    told, *after = capsys.readouterr().err.splitlines()
-    assert all(word in told for word in words)
-    assert told.count('. ') == 0
-    assert told.endswith('.')
+    message, *after = capsys.readouterr().err.splitlines()
+    assert all(word in message for word in words)
+    assert message.count('. ') == 0
+    assert message.endswith('.')
     assert after == ['deepreg_wf-evaluate: 1 of 3 pairs are not in the tables.']
-    methods = [row['method'] for row in in_rows(folder / 'out' / 'pairs.tsv')]
+    methods = [row['method'] for row in read_rows(folder / 'out' / 'pairs.tsv')]
     assert methods == ['nothing', 'shift']
 
 
-def test_methods_with_different_pairs_are_told(
+def test_methods_with_different_pairs_are_reported(
     folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     other = SHIFTED.replace('good', 'other')
@@ -448,7 +459,7 @@ def test_methods_with_different_pairs_are_told(
     assert 'different pairs' in capsys.readouterr().err
 
 
-def test_nothing_is_written_where_nothing_is_evaluated(
+def test_nothing_is_written_if_no_pair_is_usable(
     folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main([table(folder, LABELS), str(folder / 'out')]) == 2
@@ -465,7 +476,7 @@ def test_nothing_is_written_where_nothing_is_evaluated(
         (None, [GOOD, GOOD], ['pairs.tsv', 'two lines', 'good']),
     ],
 )
-def test_an_unusable_table_is_refused(
+def test_unusable_table_is_refused(
     header: str | None,
     lines: list[str],
     words: list[str],
@@ -473,12 +484,12 @@ def test_an_unusable_table_is_refused(
     capsys: pytest.CaptureFixture,
 ) -> None:
     assert main([table(folder, *lines, header=header), str(folder / 'out')]) == 2
-    told = capsys.readouterr().err
-    assert told.count('\n') == 1
-    assert all(word in told for word in words)
+    message = capsys.readouterr().err
+    assert message.count('\n') == 1
+    assert all(word in message for word in words)
 
 
-def test_an_absent_table_and_an_output_that_is_a_file_are_named(
+def test_missing_table_and_unusable_output_folder_are_named(
     folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main([str(folder / 'absent.tsv'), str(folder / 'out')]) == 2
@@ -500,12 +511,12 @@ def test_an_absent_table_and_an_output_that_is_a_file_are_named(
         ('pairs.tsv out --nprocs 0', 'processes'),
     ],
 )
-def test_an_unusable_call_is_one_sentence(
+def test_unusable_call_gives_one_sentence(
     call: str, word: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(call.split())
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert word in told
-    assert told.count('\n') == 1
+    message = capsys.readouterr().err
+    assert word in message
+    assert message.count('\n') == 1

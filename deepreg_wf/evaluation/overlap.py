@@ -1,10 +1,9 @@
-"""How well the labels of one image lie on those of another, once they are resampled."""
+"""Overlap of the labels of two images."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -15,46 +14,50 @@ from deepreg_wf.spatial import Chain, VoxelGrid, load_image, resample
 
 Labels = NDArray[np.int32]
 
-LARGEST = 2**24
-"""Labels up to here survive single precision, in which images are read and resampled."""
+MAX_LABEL = 2**24
+"""Largest label that is exact in single precision, in which images are read and resampled."""
 
-ROUNDING = 1e-3
-"""How far from a whole number a label may be that went through a scaling or a float."""
+ROUNDING_TOLERANCE = 1e-3
+"""Distance from a whole number that scaling and rounding may give a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Overlap of one label; NaN where only one of the two images has it.
+    """Overlap of one label.
 
     Attributes
     ----------
     label : int
-    dice : float
-        2 |A & B| / (|A| + |B|), where A is the label of the moving image, resampled, and B that
-        of the fixed image.
-    target_overlap : float
-        |A & B| / |B| (Klein et al. 2009, NeuroImage 46:786).
-    moving_volume, resampled_volume, fixed_volume : float
-        In ml: in the moving image on its own grid, of A and of B.
+    dice : float or None
+        2 |A & B| / (|A| + |B|), where A are the voxels with the label in the resampled moving
+        image, and B those in the fixed image; None if only one of the images has the label.
+    target_overlap : float or None
+        |A & B| / |B| (Klein et al. 2009, NeuroImage 46:786); None as above.
+    moving_volume : float
+        Volume in the moving image, on its own grid, in ml.
+    resampled_volume, fixed_volume : float
+        Volumes of A and of B in ml.
     """
 
     label: int
-    dice: float = nan
-    target_overlap: float = nan
+    dice: float | None
+    target_overlap: float | None
     moving_volume: float
     resampled_volume: float
     fixed_volume: float
 
 
-def read_labels(path: str | Path, of_interest: Collection[int] = ()) -> tuple[Labels, VoxelGrid]:
-    """Read an image of labels: whole numbers, in whatever type; 0 is the background.
+def read_labels(
+    path: str | Path, labels_of_interest: Collection[int] = ()
+) -> tuple[Labels, VoxelGrid]:
+    """Read an image of labels, which are whole numbers of any data type; 0 is the background.
 
     Parameters
     ----------
-    path : path
-        A single volume.
-    of_interest : collection of int
-        Labels to keep, the others become background; all are kept if it is empty.
+    path : path-like
+        Image of a single volume.
+    labels_of_interest : collection of int
+        Labels to keep; the others become background. If it is empty, all are kept.
 
     Returns
     -------
@@ -64,50 +67,57 @@ def read_labels(path: str | Path, of_interest: Collection[int] = ()) -> tuple[La
     Raises
     ------
     InputError
-        If there is no such image, it is damaged, or it is no image of labels.
+        If there is no such image, it is damaged, or it is not an image of labels.
     """
     data, grid = load_image(path)
     labels = np.rint(data)
     # Written so that NaN, which compares as false, is refused.
-    if not (np.abs(data - labels) <= ROUNDING).all():
+    if not (np.abs(data - labels) <= ROUNDING_TOLERANCE).all():
         raise InputError(
-            f'{path}: it has values that are not whole numbers; '
-            'give an image of labels, resampled by nearest neighbour if at all.'
+            'it has values that are not whole numbers',
+            advice='give an image of labels, resampled by nearest neighbour if at all',
+            path=path,
         )
-    if not np.abs(labels).max() <= LARGEST:
+    if not np.abs(labels).max() <= MAX_LABEL:
         raise InputError(
-            f'{path}: it has a label beyond {LARGEST}; give the labels lower numbers.'
+            f'it has a label beyond {MAX_LABEL}',
+            advice='give the labels lower numbers',
+            path=path,
         )
-    kept = np.where(np.isin(labels, list(of_interest)), labels, 0) if of_interest else labels
+    kept = labels
+    if labels_of_interest:
+        kept = np.where(np.isin(labels, list(labels_of_interest)), labels, 0)
     if not kept.any():
-        which = 'none of the labels of interest' if of_interest else 'no label, only background'
-        raise InputError(f'{path}: it has {which}; check that it is the right image.')
+        missing = 'no label, only background'
+        if labels_of_interest:
+            missing = 'none of the labels of interest'
+        raise InputError(f'it has {missing}', advice='check that it is the right image', path=path)
     return kept.astype(np.int32), grid
 
 
 def label_overlaps(
     moving: Labels, moving_grid: VoxelGrid, fixed: Labels, fixed_grid: VoxelGrid, mapping: Chain
 ) -> list[Overlap]:
-    """Resample the moving labels on the fixed grid, by nearest neighbour, and compare.
+    """Compare two images of labels; the moving one is resampled by nearest neighbour.
 
     Parameters
     ----------
     moving, fixed : ndarray of int32, shape (X, Y, Z)
-        On their own grids.
+        Labels on their own grids.
     moving_grid, fixed_grid : VoxelGrid
     mapping : Chain
-        Maps fixed points to moving points.
+        Map from fixed points to moving points.
 
     Returns
     -------
     list of Overlap
-        One for each label that either image has, in the order of the labels.
+        One for each label of either image, in the order of the labels.
     """
-    moved = resample(
+    resampled = resample(
         moving.astype(np.float32), moving_grid, fixed_grid, mapping, interpolation='nearest'
     ).astype(np.int32)
-    before, after, target = (_count(data) for data in (moving, moved, fixed))
-    common = _count(fixed[moved == fixed])
+    before, after, target = (_count(data) for data in (moving, resampled, fixed))
+    common = _count(fixed[resampled == fixed])
     voxel, moving_voxel = (_voxel_ml(grid) for grid in (fixed_grid, moving_grid))
     overlaps = []
     for label in sorted({*before, *target}):
@@ -116,8 +126,8 @@ def label_overlaps(
         overlaps.append(
             Overlap(
                 label=label,
-                dice=2 * both / (a + b) if shared else nan,
-                target_overlap=both / b if shared else nan,
+                dice=2 * both / (a + b) if shared else None,
+                target_overlap=both / b if shared else None,
                 moving_volume=before.get(label, 0) * moving_voxel,
                 resampled_volume=a * voxel,
                 fixed_volume=b * voxel,
@@ -127,10 +137,11 @@ def label_overlaps(
 
 
 def _count(data: Labels) -> dict[int, int]:
-    """Voxels of each label but the background."""
+    """Count the voxels of each label; the background does not count."""
     labels, counts = np.unique(data[data != 0], return_counts=True)
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
 def _voxel_ml(grid: VoxelGrid) -> float:
+    """Return the volume of a voxel in ml."""
     return float(abs(np.linalg.det(grid.affine[:3, :3]))) / 1000

@@ -1,43 +1,46 @@
-"""The tables: their columns and what these mean, as TSV, as JSON sidecar and for a terminal."""
+"""Tables of an evaluation, as TSV files with a JSON sidecar, and as text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan, nan
 from statistics import fmean, median
+from typing import Literal
 
-Value = str | int | float
+Value = str | int | float | None
+"""Content of a cell; None, for a value that was not measured, is written as ``n/a``."""
+
 Row = dict[str, Value]
+"""Row of a table, by the names of the columns."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """Column of a table.
 
     Attributes
     ----------
     name : str
     description : str
     units : str
-        In the words of BIDS; empty for what has none.
-    worst : {'', 'min', 'max'}
-        Which end is the worst, for a figure of which there is a summary.
+        Unit as spelled by BIDS; empty for none.
+    worst : {'min', 'max'}, optional
+        Worst end of the values of a measure; None for columns that are not summarised.
     """
 
     name: str
     description: str
     units: str = ''
-    worst: str = ''
+    worst: Literal['min', 'max'] | None = None
 
 
-_TITLE = (
+_NAMES = (
     Column('name', 'Name of the pair.'),
     Column('method', 'Tool that made the transform.'),
 )
 
-OVERLAP = (
-    *_TITLE,
+OVERLAP_COLUMNS = (
+    *_NAMES,
     Column('label', 'Label; n/a in the next two columns where only one of the images has it.'),
     Column(
         'dice',
@@ -51,7 +54,7 @@ OVERLAP = (
 )
 
 
-def _regularity(prefix: str, where: str) -> Iterator[Column]:
+def _jacobian_columns(prefix: str, where: str) -> Iterator[Column]:
     of = f'Jacobian determinant of the map from fixed to moving points, affine included, {where}'
     yield Column(f'{prefix}_min', f'Least {of}.', worst='min')
     yield Column(f'{prefix}_p1', f'1st percentile of the {of}.', worst='min')
@@ -64,7 +67,7 @@ def _regularity(prefix: str, where: str) -> Iterator[Column]:
     )
 
 
-def _consistency() -> Iterator[Column]:
+def _inverse_error_columns() -> Iterator[Column]:
     distance = (
         'distance between a point and where the transform and then its inverse take it, over the '
         'labelled voxels of the fixed image; n/a if no inverse was given.'
@@ -77,8 +80,8 @@ def _consistency() -> Iterator[Column]:
         yield Column(f'inverse_error_{name}', f'{which} {distance}', 'mm', 'max')
 
 
-PAIRS = (
-    *_TITLE,
+PAIR_COLUMNS = (
+    *_NAMES,
     Column('mean_dice', 'Mean Dice overlap over the labels that both images have.', worst='min'),
     Column(
         'mean_target_overlap',
@@ -87,14 +90,14 @@ PAIRS = (
     ),
     Column('labels', 'Number of labels that both images have.'),
     Column('labels_in_one_only', 'Number of labels that only one of the images has.'),
-    *_regularity('jacobian', 'in the labelled voxels of the fixed image'),
-    *_regularity('grid_jacobian', 'on the whole grid of the fixed image'),
-    *_consistency(),
+    *_jacobian_columns('jacobian', 'in the labelled voxels of the fixed image'),
+    *_jacobian_columns('grid_jacobian', 'on the whole grid of the fixed image'),
+    *_inverse_error_columns(),
 )
 
-SUMMARY = (
+SUMMARY_COLUMNS = (
     Column('figure', 'Column of pairs.tsv that is summarised.'),
-    _TITLE[1],
+    _NAMES[1],
     Column('pairs', 'Number of pairs that have the figure.'),
     Column('mean', 'Mean over pairs, in the units of the figure.'),
     Column('median', 'Median over pairs, in the units of the figure.'),
@@ -106,53 +109,53 @@ SUMMARY = (
 )
 
 
-def tsv(rows: Iterable[Mapping[str, Value]], columns: Sequence[Column]) -> str:
-    """Write a table; what a row lacks, and NaN, is ``n/a``."""
+def format_tsv(rows: Iterable[Mapping[str, Value]], columns: Sequence[Column]) -> str:
+    """Format a table as TSV; missing values are ``n/a``."""
     lines = [[column.name for column in columns], *_cells(rows, columns, digits=6)]
     return ''.join('\t'.join(line) + '\n' for line in lines)
 
 
-def aligned(rows: Iterable[Mapping[str, Value]], columns: Sequence[Column]) -> str:
-    """Write a table for a person: words to the left, numbers to the right."""
+def format_aligned(rows: Iterable[Mapping[str, Value]], columns: Sequence[Column]) -> str:
+    """Format a table for a terminal: text is aligned to the left, numbers to the right."""
     rows = list(rows)
     lines = [[column.name for column in columns], *_cells(rows, columns, digits=4)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    wordy = [all(isinstance(row.get(column.name), str) for row in rows) for column in columns]
+    is_text = [all(isinstance(row.get(column.name), str) for row in rows) for column in columns]
     return '\n'.join(
         '  '.join(
             cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(line, widths, wordy, strict=True)
+            for cell, width, left in zip(line, widths, is_text, strict=True)
         ).rstrip()
         for line in lines
     )
 
 
-def sidecar() -> dict[str, dict[str, str]]:
-    """Define every column of all tables, as a sidecar of BIDS does."""
+def make_sidecar() -> dict[str, dict[str, str]]:
+    """Describe the columns of all tables in the form of a BIDS sidecar."""
     return {
         column.name: {'Description': column.description}
         | ({'Units': column.units} if column.units else {})
-        for column in (*OVERLAP, *PAIRS, *SUMMARY)
+        for column in (*OVERLAP_COLUMNS, *PAIR_COLUMNS, *SUMMARY_COLUMNS)
     }
 
 
 def summarise(rows: Sequence[Mapping[str, Value]]) -> list[Row]:
-    """Summarise lines of ``pairs.tsv`` over pairs: figure by figure, method beside method.
+    """Summarise the rows of ``pairs.tsv`` over pairs, for each measure and method.
 
     Parameters
     ----------
     rows : sequence of mapping
-        By the names of `PAIRS`.
+        Rows with the columns `PAIR_COLUMNS`.
 
     Returns
     -------
     list of dict
-        By the names of `SUMMARY`; methods in the order in which they come in `rows`.
+        Rows with the columns `SUMMARY_COLUMNS`; methods are in the order of `rows`.
     """
     methods = dict.fromkeys(row['method'] for row in rows)
     return [
         {'figure': column.name, 'method': method, **_summary(values, column.worst)}
-        for column in PAIRS
+        for column in PAIR_COLUMNS
         if column.worst
         for method in methods
         if (values := _values(rows, column.name, method))
@@ -160,11 +163,11 @@ def summarise(rows: Sequence[Mapping[str, Value]]) -> list[Row]:
 
 
 def _values(rows: Sequence[Mapping[str, Value]], name: str, method: Value) -> list[float]:
-    found = [float(row.get(name, nan)) for row in rows if row['method'] == method]
-    return [value for value in found if not isnan(value)]
+    values = (row.get(name) for row in rows if row['method'] == method)
+    return [float(value) for value in values if value is not None]
 
 
-def _summary(values: Sequence[float], worst: str) -> Row:
+def _summary(values: Sequence[float], worst: Literal['min', 'max']) -> Row:
     return {
         'pairs': len(values),
         'mean': fmean(values),
@@ -176,11 +179,13 @@ def _summary(values: Sequence[float], worst: str) -> Row:
 def _cells(
     rows: Iterable[Mapping[str, Value]], columns: Sequence[Column], *, digits: int
 ) -> list[list[str]]:
-    return [[_cell(row.get(column.name, nan), digits) for column in columns] for row in rows]
+    return [[_cell(row.get(column.name), digits) for column in columns] for row in rows]
 
 
 def _cell(value: Value, digits: int) -> str:
+    if value is None:
+        return 'n/a'
     if isinstance(value, float):
-        # What is below is rounding of the computation; one voxel that folds is 1e-8 at least.
-        return 'n/a' if isnan(value) else f'{round(value, 9):.{digits}g}'
+        # Smaller values are rounding errors; one folded voxel is a fraction of at least 1e-8.
+        return f'{round(value, 9):.{digits}g}'
     return str(value)
