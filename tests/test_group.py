@@ -1,4 +1,4 @@
-"""The group level: sums that are exact, modes that are there, and a page that leads on."""
+"""Group level: exact statistics, principal modes, table, report and average images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import torch
 from browser import CHROMIUM, Browser
 
 from deepreg_wf.cli.main import main
-from deepreg_wf.group import find_members, ranked
-from deepreg_wf.group.averages import Moments
-from deepreg_wf.group.components import BATCH, Components
-from deepreg_wf.group.modes import Momenta
+from deepreg_wf.group import find_records, worst_first, write_table
+from deepreg_wf.group.averages import RunningMoments
+from deepreg_wf.group.incremental_pca import BATCH_SIZE, IncrementalPCA
+from deepreg_wf.group.modes import MomentumStatistics
 from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
 from deepreg_wf.qc.criteria import CRITERIA
 from deepreg_wf.reports.distributions import distribution_figure
@@ -53,8 +53,8 @@ def directions() -> torch.Tensor:
     found: list[torch.Tensor] = []
     for _ in range(3):
         noise = torch.randn(3, *SHAPE, generator=generator) * _ball(0.5)
-        momentum = METRIC.momentum(METRIC.root.velocity(METRIC.root.velocity(noise)))
-        momentum = METRIC.root.velocity(momentum)
+        momentum = METRIC.momentum(METRIC.square_root.velocity(METRIC.square_root.velocity(noise)))
+        momentum = METRIC.square_root.velocity(momentum)
         for other in found:
             momentum = momentum - _inner(momentum, other) * other
         found.append(momentum / _inner(momentum, momentum) ** 0.5)
@@ -71,88 +71,89 @@ def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a * METRIC.velocity(b)).sum(dtype=torch.float64)) * METRIC.voxel_volume
 
 
-def test_moments_are_those_of_all_images_at_once() -> None:
-    """Welford's recurrence, with holes where an image says nothing."""
+def test_running_moments_equal_those_of_all_images() -> None:
+    """Some voxels of some images are NaN."""
     rng = np.random.default_rng(0)
     images = rng.normal(5, 2, (7, *SHAPE)).astype(np.float32)
     images[rng.random(images.shape) < 0.1] = np.nan
-    moments = Moments(GRID)
+    moments = RunningMoments(GRID)
     for image in images:
         moments.add(image)
     np.testing.assert_allclose(moments.mean, np.nanmean(images, axis=0), rtol=1e-5)
-    np.testing.assert_allclose(moments.deviation, np.nanstd(images, axis=0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(moments.std, np.nanstd(images, axis=0, ddof=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize('count', [4, 3 * BATCH + 1])
-def test_modes_are_found_in_the_metric(directions: torch.Tensor, count: int) -> None:
-    """Momenta that vary along two directions have these as modes, whatever the batches."""
+@pytest.mark.parametrize('count', [4, 3 * BATCH_SIZE + 1])
+def test_modes_are_those_of_the_metric(directions: torch.Tensor, count: int) -> None:
+    """Momenta that vary along two directions have these as modes, in one batch or several."""
     rng = np.random.default_rng(1)
     places = rng.normal(size=(count, 2)) * (30.0, 10.0)
-    momenta = Momenta(METRIC)
+    statistics = MomentumStatistics(METRIC)
     for a, b in places:
-        momenta.add(a * directions[0] + b * directions[1] + 5 * directions[2])
+        statistics.add(a * directions[0] + b * directions[1] + 5 * directions[2])
     expected = np.linalg.eigh(np.cov(places.T))
     largest = expected.eigenvectors[:, 1] * expected.eigenvalues[1] ** 0.5
-    modes = momenta.modes()
+    modes = statistics.modes()
     found = [_inner(modes[0].momentum, directions[i]) for i in (0, 1)]
     # What lies beyond the lattice of the momenta is lost: a few percent of rough ones like these.
     assert np.abs(found) == pytest.approx(np.abs(largest), abs=0.1 * np.abs(largest).max())
-    assert sum(mode.share for mode in modes[:2]) == pytest.approx(1, abs=1e-3)
-    middle = [_inner(momenta.mean, direction) for direction in directions]
+    assert sum(mode.explained_variance_ratio for mode in modes[:2]) == pytest.approx(1, abs=1e-3)
+    middle = [_inner(statistics.mean, direction) for direction in directions]
     assert middle == pytest.approx([*places.mean(axis=0), 5], abs=0.5)
 
 
-def test_scores_have_the_spread_that_modes_are_measured_in(directions: torch.Tensor) -> None:
-    """Along each mode the mean is zero and the standard deviation one."""
+def test_scores_have_zero_mean_and_unit_standard_deviation(directions: torch.Tensor) -> None:
     rng = np.random.default_rng(2)
     all_momenta = [
         a * directions[0] + b * directions[1] for a, b in rng.normal(size=(12, 2)) * (20, 10)
     ]
-    momenta = Momenta(METRIC)
+    statistics = MomentumStatistics(METRIC)
     for momentum in all_momenta:
-        momenta.add(momentum)
-    momenta.modes()
-    scores = np.array([momenta.scores(momentum)[:2] for momentum in all_momenta])
+        statistics.add(momentum)
+    statistics.modes()
+    scores = np.array([statistics.scores(momentum)[:2] for momentum in all_momenta])
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(scores.std(axis=0, ddof=1), 1, atol=1e-3)
 
 
-def test_components_are_those_of_all_vectors_at_once() -> None:
-    """Many batches, far from zero: means, shares, directions and places are those of the SVD."""
+def test_incremental_components_equal_those_of_all_vectors() -> None:
+    """Many batches with a large mean: all results agree with a singular value decomposition."""
     rng = np.random.default_rng(3)
-    count, size = 4 * BATCH + 7, 200
+    count, size = 4 * BATCH_SIZE + 7, 200
     spread = np.diag(3.0 ** -np.arange(5)) @ rng.normal(size=(5, size))
     vectors = rng.normal(size=(count, 5)) @ spread + rng.normal(0, 1e-3, (count, size)) + 10
-    components = Components(4, size)
+    components = IncrementalPCA(4, size)
     for vector in vectors.astype(np.float32):
         components.add(vector)
     components.update()
     _, sizes, axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(components.mean, vectors.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(components.shares, sizes[:4] ** 2 / (sizes**2).sum(), rtol=1e-4)
+    np.testing.assert_allclose(
+        components.explained_variance_ratio, sizes[:4] ** 2 / (sizes**2).sum(), rtol=1e-4
+    )
     for number in range(4):
         deviation = axes[number] * sizes[number] / (count - 1) ** 0.5
-        found = components.deviation(number)
+        found = components.scaled_component(number)
         assert abs(found @ deviation) == pytest.approx(deviation @ deviation, rel=1e-4)
         place = (vectors[0] - vectors.mean(axis=0)) @ deviation / (deviation @ deviation)
         sign = np.sign(found @ deviation)
-        assert components.places(vectors[0].astype(np.float32), 4)[number] == pytest.approx(
+        assert components.scores(vectors[0].astype(np.float32), 4)[number] == pytest.approx(
             sign * place, abs=0.01
         )
 
 
-def test_one_momentum_is_its_own_mean(directions: torch.Tensor) -> None:
-    momenta = Momenta(METRIC)
-    momenta.add(directions[0])
-    assert momenta.modes() == []
-    assert momenta.scores(directions[0]) == []
-    assert _inner(momenta.mean, directions[0]) == pytest.approx(1, abs=0.1)
+def test_one_momentum_has_a_mean_and_no_modes(directions: torch.Tensor) -> None:
+    statistics = MomentumStatistics(METRIC)
+    statistics.add(directions[0])
+    assert statistics.modes() == []
+    assert statistics.scores(directions[0]) == []
+    assert _inner(statistics.mean, directions[0]) == pytest.approx(1, abs=0.1)
 
 
-def make_member(
+def make_registration(
     folder: Path, image: str, momentum: torch.Tensor, *, space: str = SPACE, **figures: float
 ) -> Path:
-    """Write what a run leaves of one image, all on one small grid; return its stem."""
+    """Write the derivatives of one image, on one small grid; return their stem."""
     label = image.split('_')[0]
     anat = folder / label / 'anat'
     anat.mkdir(parents=True, exist_ok=True)
@@ -173,13 +174,13 @@ def make_member(
 
 @pytest.fixture
 def output(tmp_path: Path, directions: torch.Tensor) -> Path:
-    """Four images of three participants, one of them doubtful; a fourth has nothing."""
+    """Four images of three participants, one of them bad; a fourth participant has none."""
     return make_output(tmp_path / 'out', directions)
 
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory, directions: torch.Tensor) -> Path:
-    """The same, with the group level done."""
+    """The same folder after a run of the group level."""
     out = make_output(tmp_path_factory.mktemp('group') / 'out', directions)
     assert group(out) == 0
     return out
@@ -187,8 +188,8 @@ def done(tmp_path_factory, directions: torch.Tensor) -> Path:
 
 def make_output(out: Path, directions: torch.Tensor) -> Path:
     for number, image in enumerate(['sub-01_ses-a', 'sub-01_ses-b', 'sub-02']):
-        make_member(out, image, (10.0 * number - 5) * directions[number])
-    make_member(out, 'sub-03', 2 * directions[0], jacobian_min=-0.2, mask_dice_final=0.5)
+        make_registration(out, image, (10.0 * number - 5) * directions[number])
+    make_registration(out, 'sub-03', 2 * directions[0], jacobian_min=-0.2, mask_dice_final=0.5)
     (out / 'sub-04').mkdir()
     (out / 'failed.tsv').write_text(
         'participant_id\timage\tstep\tnode\treason\tcrash_file\n'
@@ -206,7 +207,7 @@ def read_table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter='\t'))
 
 
-def test_the_group_needs_nothing_but_the_output_folder(done: Path) -> None:
+def test_group_level_needs_only_the_output_folder(done: Path) -> None:
     rows = read_table(done)
     assert [row['image'] for row in rows] == ['sub-03', 'sub-01_ses-a', 'sub-01_ses-b', 'sub-02']
     assert rows[0]['verdict'] == 'bad'
@@ -222,7 +223,18 @@ def test_the_group_needs_nothing_but_the_output_folder(done: Path) -> None:
     assert {row['image'] for row in scores} == {row['image'] for row in rows}
 
 
-def test_the_page_leads_to_each_report_and_names_who_is_lacking(done: Path) -> None:
+def test_verdict_words_of_the_table_are_stable(tmp_path: Path, directions: torch.Tensor) -> None:
+    make_registration(tmp_path, 'sub-01', directions[0])
+    make_registration(tmp_path, 'sub-02', directions[0], jacobian_min=0.05)
+    make_registration(tmp_path, 'sub-03', directions[0], jacobian_min=-1.0)
+    (records,) = find_records(tmp_path).by_space.values()
+    write_table(tmp_path, records)
+    assert [row['verdict'] for row in read_table(tmp_path)] == ['bad', 'look', 'good']
+    described = json.loads((tmp_path / 'group_desc-registration_qc.json').read_text())
+    assert list(described['verdict']['Levels']) == ['good', 'look', 'bad', 'none']
+
+
+def test_page_links_to_each_report_and_lists_missing_images(done: Path) -> None:
     page = (done / 'group.html').read_text()
     links = re.findall(r'(?:href|data)="([^"#]+)"', page)
     local = [link for link in links if not link.startswith('data:')]
@@ -232,17 +244,17 @@ def test_the_page_leads_to_each_report_and_names_who_is_lacking(done: Path) -> N
     assert page.index('>sub-03<') < page.index('>sub-01_ses-a<')
 
 
-def test_brightness_does_not_weigh_in_the_mean(done: Path) -> None:
-    """Images are as bright as their names are long: only the scanners' scales differ."""
+def test_brightness_does_not_weight_the_mean(done: Path) -> None:
+    """The images differ in brightness, which follows the length of their names."""
     mean, _ = load_image(done / 'group' / f'group_space-{SPACE}_desc-mean_T1w.nii.gz')
     assert np.median(mean[_ball(0.7).numpy() > 0]) == pytest.approx(1, abs=0.02)
 
 
-def test_opposite_momenta_have_the_mean_for_an_average(
+def test_average_of_opposite_momenta_is_the_mean_image(
     tmp_path: Path, directions: torch.Tensor
 ) -> None:
     for image, sign in (('sub-01', 20.0), ('sub-02', -20.0)):
-        make_member(tmp_path, image, sign * directions[0])
+        make_registration(tmp_path, image, sign * directions[0])
     assert group(tmp_path) == 0
     mean, average = (
         load_image(tmp_path / 'group' / f'group_space-{SPACE}_desc-{name}_T1w.nii.gz')[0]
@@ -255,7 +267,7 @@ def test_opposite_momenta_have_the_mean_for_an_average(
     assert np.abs(momentum).max() < 1e-3 * float(directions[0].abs().max()) * 20
 
 
-def test_a_damaged_image_is_left_out_and_named(
+def test_damaged_image_is_left_out_and_named(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = output / 'sub-02' / 'anat' / f'sub-02_space-{SPACE}_desc-logjacobian_T1w.nii.gz'
@@ -267,7 +279,7 @@ def test_a_damaged_image_is_left_out_and_named(
     assert len(read_table(output)) == 4
 
 
-def test_an_image_on_another_grid_is_left_out(
+def test_image_on_another_grid_is_left_out(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = output / 'sub-02' / 'anat' / f'sub-02_space-{SPACE}_desc-logjacobian_T1w.nii.gz'
@@ -276,23 +288,23 @@ def test_an_image_on_another_grid_is_left_out(
     assert 'another grid' in capsys.readouterr().err
 
 
-def test_what_is_of_the_minimal_level_has_a_table_and_no_averages(
+def test_minimal_level_gives_a_table_and_no_averages(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in output.glob(f'sub-*/anat/*_space-{SPACE}_desc-*'):
         if not path.name.endswith(('_qc.json', '_desc-momentum_T1w.nii.gz')):
             path.unlink()
     assert group(output) == 0
-    said = capsys.readouterr()
-    assert said.err == ''
-    assert 'no images in template space' in said.out
+    printed = capsys.readouterr()
+    assert printed.err == ''
+    assert 'no images in template space' in printed.out
     assert len(read_table(output)) == 4
     assert (output / 'group.html').is_file()
     assert not (output / 'group').exists()
 
 
-def test_spaces_are_kept_apart(output: Path, directions: torch.Tensor) -> None:
-    make_member(output, 'sub-02', directions[0], space='Other_cohort-2')
+def test_spaces_are_summarised_separately(output: Path, directions: torch.Tensor) -> None:
+    make_registration(output, 'sub-02', directions[0], space='Other_cohort-2')
     assert group(output) == 0
     assert {row['space'] for row in read_table(output)} == {SPACE, 'Other+2'}
     images = [path.name for path in (output / 'group').glob('*_desc-mean_T1w.nii.gz')]
@@ -304,8 +316,8 @@ def test_spaces_are_kept_apart(output: Path, directions: torch.Tensor) -> None:
 
 @pytest.mark.skipif(not Path('/proc/self/status').is_file(), reason='no /proc to ask')
 def test_memory_does_not_grow_with_the_group(output: Path, directions: torch.Tensor) -> None:
-    """Many images more take less more than their momenta alone would, were they kept."""
-    stem, few, many = make_member(output, 'sub-100', directions[0]), 40, 200
+    """The growth of the memory is less than the size of the added momenta."""
+    stem, few, many = make_registration(output, 'sub-100', directions[0]), 40, 200
     for number in range(101, many + 100):
         anat = output / f'sub-{number}' / 'anat'
         anat.mkdir(parents=True)
@@ -317,30 +329,30 @@ def test_memory_does_not_grow_with_the_group(output: Path, directions: torch.Ten
         text=True,
         check=True,
     )
-    _, before, after = map(int, done.stdout.split())  # what is done first warms up
+    _, before, after = map(int, done.stdout.split())  # the first run warms up
     assert after - before < (many - few) * directions[0].nbytes / 1024
 
 
 _PEAKS = """
 import sys
 from pathlib import Path
-from deepreg_wf.group import build_atlas, find_members
+from deepreg_wf.group import build_atlas, find_records
 
 output, space = Path(sys.argv[1]), sys.argv[2]
-members = find_members(output).by_space[space]
+records = find_records(output).by_space[space]
 for count in map(int, sys.argv[3:]):
-    build_atlas(output, space, members[:count], lambda member, reason: sys.exit(reason))
+    build_atlas(output, space, records[:count], lambda record, reason: sys.exit(reason))
     print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
 """
-"""Sums up some of a group, then more of it, and prints the largest memory so far, in KiB."""
+"""Build atlases of some images, then of more; print the peak memory after each, in KiB."""
 
 
-def test_only_those_asked_for(output: Path) -> None:
+def test_participant_label_selects_registrations(output: Path) -> None:
     assert group(output, '--participant-label', '01') == 0
     assert {row['participant_id'] for row in read_table(output)} == {'sub-01'}
 
 
-def test_momenta_that_start_at_subjects_have_no_mean(output: Path) -> None:
+def test_momenta_that_start_at_subjects_are_not_averaged(output: Path) -> None:
     for path in output.glob('**/*_desc-momentum_T1w.json'):
         path.write_text(json.dumps({'Metric': DEFAULT_METRIC, 'Direction': 'subject-to-template'}))
     assert group(output) == 0
@@ -348,25 +360,32 @@ def test_momenta_that_start_at_subjects_have_no_mean(output: Path) -> None:
     assert list((output / 'group').glob('*_desc-mean_T1w.nii.gz'))
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), str(tmp_path / 'out'), 'group']) == 2
     assert 'run the participant level first' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_the_worst_come_first(tmp_path: Path, directions: torch.Tensor) -> None:
-    """By light, by the number of doubts, by likeness."""
-    make_member(tmp_path, 'sub-01', directions[0])
-    make_member(tmp_path, 'sub-02', directions[0], correlation_final=0.8)
-    make_member(tmp_path, 'sub-03', directions[0], mask_dice_final=0.92)
-    make_member(tmp_path, 'sub-04', directions[0], mask_dice_final=0.92, mask_dice_affine=0.85)
-    make_member(tmp_path, 'sub-05', directions[0], jacobian_min=-1.0)
-    (members,) = find_members(tmp_path).by_space.values()
-    assert [member.participant for member in ranked(members)] == ['05', '04', '03', '02', '01']
+def test_worst_registrations_come_first(tmp_path: Path, directions: torch.Tensor) -> None:
+    """Order: overall grade, number of measures that are not good, correlation."""
+    make_registration(tmp_path, 'sub-01', directions[0])
+    make_registration(tmp_path, 'sub-02', directions[0], correlation_final=0.8)
+    make_registration(tmp_path, 'sub-03', directions[0], mask_dice_final=0.92)
+    make_registration(
+        tmp_path, 'sub-04', directions[0], mask_dice_final=0.92, mask_dice_affine=0.85
+    )
+    make_registration(tmp_path, 'sub-05', directions[0], jacobian_min=-1.0)
+    (records,) = find_records(tmp_path).by_space.values()
+    assert [record.participant for record in worst_first(records)] == [
+        '05',
+        '04',
+        '03',
+        '02',
+        '01',
+    ]
 
 
-def test_a_dot_is_where_its_value_is() -> None:
-    """Dots keep the order of the values along the scale."""
+def test_dots_are_placed_on_a_linear_scale() -> None:
     criterion = next(c for c in CRITERIA if c.key == 'correlation_final')
     values = [('low', 0.3), ('middle', 0.7), ('high', 0.9)]
     figure = distribution_figure(criterion, values)
@@ -378,7 +397,7 @@ def test_a_dot_is_where_its_value_is() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
-def test_a_browser_opens_the_page(done: Path) -> None:
+def test_browser_opens_the_page(done: Path) -> None:
     with Browser() as browser:
         browser.open(done / 'group.html')
         assert browser.complaints == []
@@ -386,7 +405,7 @@ def test_a_browser_opens_the_page(done: Path) -> None:
         assert sum(url.endswith('.svg') for url in browser.requests) == 7
 
 
-def test_a_second_run_changes_nothing(output: Path) -> None:
+def test_second_run_changes_nothing(output: Path) -> None:
     assert group(output) == 0
     first = {p: p.read_bytes() for p in output.glob('group/*.tsv')}
     images = {p: nb.load(p).get_fdata() for p in output.glob('group/*.nii.gz')}

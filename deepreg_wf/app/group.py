@@ -12,14 +12,14 @@ from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED
 from deepreg_wf.app.folders import make_writable
 from deepreg_wf.app.locks import lock_group
 from deepreg_wf.app.summary import FAILURES_TABLE
-from deepreg_wf.engine.failures import read_table
-from deepreg_wf.engine.progress import PlainDisplay, in_words
+from deepreg_wf.engine.failures import read_failures
+from deepreg_wf.engine.progress import PlainDisplay, format_duration
 from deepreg_wf.engine.resources import available_processors
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Settings
 
 if TYPE_CHECKING:
-    from deepreg_wf.group import Member, Members
+    from deepreg_wf.group import GroupRecords, RegistrationRecord
 
 
 def run_group(settings: Settings) -> int:
@@ -40,10 +40,10 @@ def run_group(settings: Settings) -> int:
     InputError
         If there is no registration, or another run is summarising the folder.
     """
-    from deepreg_wf.group import find_members
+    from deepreg_wf.group import find_records
 
     started, output_dir = time.time(), settings.output.output_dir
-    found = find_members(output_dir)
+    found = find_records(output_dir)
     spaces = _select(found, settings.selection.participant_label)
     if not spaces:
         raise InputError(
@@ -55,12 +55,15 @@ def run_group(settings: Settings) -> int:
 
 
 def _write_results(
-    settings: Settings, started: float, found: Members, spaces: Mapping[str, list[Member]]
+    settings: Settings,
+    started: float,
+    found: GroupRecords,
+    spaces: Mapping[str, list[RegistrationRecord]],
 ) -> int:
     """Write all results of the group; return the exit status."""
     import torch
 
-    from deepreg_wf.group import build_atlas, ranked, write_table
+    from deepreg_wf.group import build_atlas, worst_first, write_table
     from deepreg_wf.reports import write_group_report
 
     output_dir = settings.output.output_dir
@@ -68,24 +71,26 @@ def _write_results(
     torch.set_num_threads(settings.execution.nprocs or available_processors())
     display, left_out = PlainDisplay(sys.stdout), dict[str, str]()
 
-    def on_error(record: Member, reason: str) -> None:
+    def on_error(record: RegistrationRecord, reason: str) -> None:
         left_out[f'{record.image}, {record.space}'] = reason
         print(f'[{record.image}] {reason}', file=sys.stderr)
 
     table = write_table(output_dir, records)
     atlases = []
     for space, in_space in spaces.items():
-        atlases.append(build_atlas(output_dir, space, in_space, on_error, display.say))
+        atlases.append(build_atlas(output_dir, space, in_space, on_error, display.log))
     for path, reason in found.unreadable.items():
         print(f'{path}: {reason}; run this image again.', file=sys.stderr)
     missing = left_out | _missing(output_dir, found)
-    page = write_group_report(output_dir, ranked(records), atlases, missing)
-    display.say(f'{len(records)} registrations summarised in {in_words(time.time() - started)}')
+    page = write_group_report(output_dir, worst_first(records), atlases, missing)
+    display.log(
+        f'{len(records)} registrations summarised in {format_duration(time.time() - started)}'
+    )
     print(f'Table: {table}\nReport: {page}')
     return SOME_FAILED if left_out or found.unreadable else ALL_DONE
 
 
-def _select(found: Members, labels: Sequence[str]) -> dict[str, list[Member]]:
+def _select(found: GroupRecords, labels: Sequence[str]) -> dict[str, list[RegistrationRecord]]:
     """Select the registrations of the participants with these labels; all, without labels."""
     selected = {
         space: [record for record in records if not labels or record.participant in labels]
@@ -94,10 +99,10 @@ def _select(found: Members, labels: Sequence[str]) -> dict[str, list[Member]]:
     return {space: records for space, records in selected.items() if records}
 
 
-def _missing(output_dir: Path, found: Members) -> dict[str, str]:
+def _missing(output_dir: Path, found: GroupRecords) -> dict[str, str]:
     """Collect the reason for each participant or image that has no registration."""
-    missing = {f'sub-{label}': 'no registration was completed' for label in found.without}
-    for row in read_table(output_dir / FAILURES_TABLE):
+    missing = {f'sub-{label}': 'no registration was completed' for label in found.unregistered}
+    for row in read_failures(output_dir / FAILURES_TABLE):
         missing.pop(row['participant_id'], None)
         missing[row['image']] = f'{row["step"]}: {row["reason"]}'
     return missing | {path.name: reason for path, reason in found.unreadable.items()}

@@ -1,18 +1,8 @@
-"""The group level: what the registrations of a cohort say together."""
+"""Summary of the registrations of a cohort: table, mean images and principal modes.
 
-from __future__ import annotations
+Names are imported when they are first used; the stub beside this file lists them.
+"""
 
-from deepreg_wf._lazy import lazy_exports
+import lazy_loader
 
-_HOMES = {
-    'Atlas': 'atlas',
-    'build_atlas': 'atlas',
-    'Member': 'members',
-    'Members': 'members',
-    'find_members': 'members',
-    'ranked': 'tables',
-    'write_table': 'tables',
-}
-
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_exports('deepreg_wf.group', _HOMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What the registrations to one template say together: mean images, average brain, modes."""
+"""Atlas of the registrations to one template: mean images, average brain and principal modes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from torch import Tensor
 
 from deepreg_wf.bids.entities import write_json, write_text
 from deepreg_wf.errors import InputError
-from deepreg_wf.group.averages import Field, Moments, check_same, evened
-from deepreg_wf.group.members import Member
-from deepreg_wf.group.modes import Mode, Momenta
+from deepreg_wf.group.averages import (
+    Image,
+    RunningMoments,
+    check_same_grid,
+    load_median_scaled,
+)
+from deepreg_wf.group.modes import MomentumStatistics, PrincipalMode
+from deepreg_wf.group.records import RegistrationRecord
 from deepreg_wf.lddmm import Metric, shoot
 from deepreg_wf.spatial import (
     Transform,
@@ -27,42 +32,44 @@ from deepreg_wf.spatial import (
     save_vector,
 )
 
-FOLDER = 'group'
-"""Where the images of a group are, in the folder of the derivatives."""
+IMAGE_FOLDER = 'group'
+"""Folder of the images of a group, in the folder of the derivatives."""
 
-SHOWN = 3
-"""Modes that are written as images."""
+N_MODE_IMAGES = 3
+"""Number of modes that are written as images."""
 
-EXTREME = 2.0
-"""Standard deviations from the mean at which a mode is shown."""
+MODE_EXTENT = 2.0
+"""Distance from the mean at which a mode is shown, in standard deviations."""
 
-TO_SUBJECT = 'template-to-subject'
+TEMPLATE_TO_SUBJECT = 'template-to-subject'
+"""Direction of momenta that start at the template, in their sidecars."""
 
-Complain = Callable[[Member, str], None]
-"""Takes a member that is left out, and why."""
+OnError = Callable[[RegistrationRecord, str], None]
+"""Function that takes a record that is left out, and the reason."""
 
 
 @dataclass(kw_only=True)
 class Atlas:
-    """The files of one space, and what the page tells of them.
+    """Images and statistics of the registrations to one template.
 
     Attributes
     ----------
     space : str
+        Name of the template.
     images : dict of str to Path
-        By what they show: those of `DESCRIPTIONS`.
-    members : int
-        Registrations in the mean images.
-    shares : list of float
-        Of the variance that each mode explains; empty where there are no momenta to compare.
+        Images by their content; the keys are those of `DESCRIPTIONS`.
+    n_images : int
+        Number of registrations in the mean images.
+    explained_variance_ratio : list of float
+        Fraction of the variance that each mode explains; empty if there are no momenta.
     scores : dict of str to list of float
-        Place of each image along the modes, in standard deviations.
+        Coordinates of each image along the modes, in standard deviations.
     """
 
     space: str
     images: dict[str, Path] = field(default_factory=dict)
-    members: int = 0
-    shares: list[float] = field(default_factory=list)
+    n_images: int = 0
+    explained_variance_ratio: list[float] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -71,217 +78,233 @@ _T1W = 'desc-preproc_T1w.nii.gz'
 DESCRIPTIONS = {
     'mean': 'Mean of the T1-weighted images in the space of the template, each divided by the '
     'median of its brain.',
-    'mask': 'Share of the brain masks that hold a voxel.',
+    'mask': 'Fraction of the brain masks that contain a voxel.',
     'meanlogjacobian': 'Mean of the log-Jacobian determinants.',
     'sdlogjacobian': 'Standard deviation of the log-Jacobian determinants over images.',
     'meanmomentum': 'Mean of the initial momenta; components along the axes of the voxel grid.',
-    'average': 'Average brain: the mean image, carried along the geodesic of the mean momentum.',
+    'average': 'Average brain: the mean image, deformed by the geodesic of the mean momentum.',
     'mode{}': 'Principal mode of the momenta in the metric of the registration, one standard '
     'deviation; components along the axes of the voxel grid.',
-    'mode{}minus': 'The mean image, carried to two standard deviations below the average.',
-    'mode{}plus': 'The mean image, carried to two standard deviations above the average.',
+    'mode{}minus': 'The mean image, deformed to two standard deviations below the average.',
+    'mode{}plus': 'The mean image, deformed to two standard deviations above the average.',
 }
-"""What each image is; {} stands for the number of a mode."""
+"""Descriptions of the images; {} stands for the number of a mode."""
 
 
-def _say_nothing(line: str) -> None:
-    """Keep a step to oneself."""
+def _ignore(line: str) -> None:
+    """Ignore a line of the log."""
 
 
 def build_atlas(
     output_dir: Path,
     space: str,
-    members: Sequence[Member],
-    complain: Complain,
-    tell: Callable[[str], None] = _say_nothing,
+    records: Sequence[RegistrationRecord],
+    on_error: OnError,
+    log: Callable[[str], None] = _ignore,
 ) -> Atlas:
-    """Read all members of a space, one at a time, and write what they say together.
+    """Build the atlas of one template; registrations are read one at a time.
 
     Parameters
     ----------
     output_dir : Path
-        Folder of the derivatives; the images go to its folder `FOLDER`.
+        Folder of the derivatives; the images are written to its folder `IMAGE_FOLDER`.
     space : str
-    members : sequence of Member
-        All of that space.
-    complain : callable
-        Called for a member whose files are missing or do not fit; it is left out.
-    tell : callable
-        Called with each step that takes a while.
+        Name of the template.
+    records : sequence of RegistrationRecord
+        All registrations to this template.
+    on_error : callable
+        Called for a registration whose files are missing or do not fit; it is left out.
+    log : callable
+        Called with a line before each long step.
 
     Returns
     -------
     Atlas
-        Without images where no member has one in template space, as at ``--level minimal``.
+        Without images if no registration has images in template space, as at
+        ``--level minimal``.
     """
     atlas = Atlas(space=space)
-    if not any(member.on_output_grid(_T1W) for member in members):
-        tell(f'{space}: no images in template space (--level minimal), so no averages')
+    if not any(record.output_grid_file(_T1W) for record in records):
+        log(f'{space}: no images in template space (--level minimal), so no averages')
         return atlas
-    tell(f'{space}: averaging {len(members)} images')
-    writer = _Writer(output_dir, atlas)
-    means = _Means()
-    kept = [member for member in members if _try(means.add, member, complain)]
-    atlas.members = len(kept)
-    if kept:
+    log(f'{space}: averaging {len(records)} images')
+    writer = _AtlasWriter(output_dir, atlas)
+    means = _MeanImages()
+    added = [record for record in records if _try_add(means.add, record, on_error)]
+    atlas.n_images = len(added)
+    if added:
         means.write(writer)
-    geodesics = _Geodesics.of(kept, complain)
-    if geodesics is not None:
-        geodesics.write(writer, means, tell)
+    shapes = _ShapeStatistics.from_records(added, on_error)
+    if shapes is not None:
+        shapes.write(writer, means, log)
     return atlas
 
 
-def _try(add: Callable[[Member], None], member: Member, complain: Complain) -> bool:
+def _try_add(
+    add: Callable[[RegistrationRecord], None], record: RegistrationRecord, on_error: OnError
+) -> bool:
+    """Add a record; report an error and return False if its files cannot be used."""
     try:
-        add(member)
+        add(record)
     except InputError as error:
-        complain(member, str(error))
+        on_error(record, str(error))
         return False
     return True
 
 
 @dataclass
-class _Writer:
-    """Names and writes the images of an atlas."""
+class _AtlasWriter:
+    """Writer of the images of an atlas, under their names."""
 
     output_dir: Path
     atlas: Atlas
 
     def path(self, desc: str, extension: str = '.nii.gz', suffix: str = 'T1w') -> Path:
-        folder = self.output_dir / FOLDER
+        folder = self.output_dir / IMAGE_FOLDER
         folder.mkdir(exist_ok=True)
         space = self.atlas.space.replace('+', '_cohort-')
         return folder / f'group_space-{space}_desc-{desc}_{suffix}{extension}'
 
-    def image(self, desc: str, data: Any, grid: VoxelGrid) -> None:
+    def write_image(self, desc: str, data: Any, grid: VoxelGrid) -> None:
         self._write(save_image, desc, data, grid)
 
-    def vector(self, desc: str, data: Any, grid: VoxelGrid) -> None:
+    def write_vectors(self, desc: str, data: Any, grid: VoxelGrid) -> None:
         self._write(save_vector, desc, data, grid)
 
     def _write(self, save: Callable[..., None], desc: str, data: Any, grid: VoxelGrid) -> None:
         path = self.path(desc)
         save(path, data, grid)
-        kind = ''.join('{}' if letter.isdigit() else letter for letter in desc)
-        sidecar = {'Description': DESCRIPTIONS[kind], 'Images': self.atlas.members}
-        write_json(path.with_name(path.name.removesuffix('.nii.gz') + '.json'), sidecar)
+        key = ''.join('{}' if letter.isdigit() else letter for letter in desc)
+        sidecar = {'Description': DESCRIPTIONS[key], 'Images': self.atlas.n_images}
+        write_json(_sidecar(path), sidecar)
         self.atlas.images[desc] = path
 
 
-class _Means:
-    """Running means of what lies in the space of the template, by what it is."""
+class _MeanImages:
+    """Running means of the images in template space."""
 
     def __init__(self) -> None:
-        self._moments: dict[str, Moments] = {}
+        self._moments: dict[str, RunningMoments] = {}
 
-    def add(self, member: Member) -> None:
-        """Take a member in, with all of its images or none."""
-        image = _needed(member, member.on_output_grid(_T1W), 'T1w image')
-        mask = _needed(member, member.on_output_grid('desc-brain_mask.nii.gz'), 'brain mask')
-        jacobian = _needed(member, member.map('logjacobian'), 'log-Jacobian')
-        read = {
-            't1w': (image, *evened(image, mask)),
+    def add(self, record: RegistrationRecord) -> None:
+        """Add all images of a registration; if one cannot be used, add none of them."""
+        image = _require(record, record.output_grid_file(_T1W), 'T1w image')
+        mask = _require(record, record.output_grid_file('desc-brain_mask.nii.gz'), 'brain mask')
+        jacobian = _require(record, record.map_file('logjacobian'), 'log-Jacobian')
+        loaded = {
+            't1w': (image, *load_median_scaled(image, mask)),
             'mask': (mask, *load_image(mask)),
             'log_jacobian': (jacobian, *load_image(jacobian)),
         }
-        for name, (path, _, grid) in read.items():
-            check_same(grid, self._moments.setdefault(name, Moments(grid)).grid, path)
-        for name, (_, data, _) in read.items():
+        for name, (path, _, grid) in loaded.items():
+            expected = self._moments.setdefault(name, RunningMoments(grid)).grid
+            check_same_grid(grid, expected, path)
+        for name, (_, data, _) in loaded.items():
             self._moments[name].add(data)
 
-    def image(self) -> tuple[Field, VoxelGrid]:
-        """The mean T1-weighted image."""
+    def mean_t1w(self) -> tuple[Image, VoxelGrid]:
+        """Return the mean T1-weighted image and its grid."""
         return self._moments['t1w'].mean, self._moments['t1w'].grid
 
-    def write(self, writer: _Writer) -> None:
+    def write(self, writer: _AtlasWriter) -> None:
         jacobian, mask = self._moments['log_jacobian'], self._moments['mask']
-        writer.image('mean', *self.image())
-        writer.image('mask', mask.mean, mask.grid)
-        writer.image('meanlogjacobian', jacobian.mean, jacobian.grid)
-        if writer.atlas.members > 1:
-            writer.image('sdlogjacobian', jacobian.deviation, jacobian.grid)
+        writer.write_image('mean', *self.mean_t1w())
+        writer.write_image('mask', mask.mean, mask.grid)
+        writer.write_image('meanlogjacobian', jacobian.mean, jacobian.grid)
+        if writer.atlas.n_images > 1:
+            writer.write_image('sdlogjacobian', jacobian.std, jacobian.grid)
 
 
 @dataclass
-class _Geodesics:
-    """Momenta that start at the template, hence can be averaged."""
+class _ShapeStatistics:
+    """Statistics of momenta that start at the template and have the same metric."""
 
-    members: list[Member]
+    records: list[RegistrationRecord]
     grid: VoxelGrid
     metric: Metric
-    momenta: Momenta
+    statistics: MomentumStatistics
 
     @classmethod
-    def of(cls, members: Sequence[Member], complain: Complain) -> _Geodesics | None:
-        """Read the momenta of members that have one from the template to the subject."""
-        described = [(member, _geodesic_of(member)) for member in members]
-        known = [(member, facts) for member, facts in described if facts is not None]
-        if not known:
+    def from_records(
+        cls, records: Sequence[RegistrationRecord], on_error: OnError
+    ) -> _ShapeStatistics | None:
+        """Read all momenta with the metric of the first; return None if there are none."""
+        metrics = [(record, _read_metric(record)) for record in records]
+        usable = [(record, metric) for record, metric in metrics if metric is not None]
+        if not usable:
             return None
-        first, facts = known[0]
-        _, grid = load_vector(_momentum_of(first))
-        metric = Metric(grid.shape, grid.spacing, **facts)
-        alike = [member for member, other in known if other == facts]
-        made = cls([], grid, metric, Momenta(metric))
-        made.members += [member for member in alike if _try(made._add, member, complain)]
-        return made if made.members else None
+        first, parameters = usable[0]
+        _, grid = load_vector(_momentum_file(first))
+        metric = Metric(grid.shape, grid.spacing, **parameters)
+        same_metric = [record for record, other in usable if other == parameters]
+        made = cls([], grid, metric, MomentumStatistics(metric))
+        made.records += [r for r in same_metric if _try_add(made._add, r, on_error)]
+        return made if made.records else None
 
-    def _add(self, member: Member) -> None:
-        self.momenta.add(self._read(member))
+    def _add(self, record: RegistrationRecord) -> None:
+        self.statistics.add(self._read(record))
 
-    def _read(self, member: Member) -> Tensor:
-        path = _momentum_of(member)
+    def _read(self, record: RegistrationRecord) -> Tensor:
+        """Read a momentum, shape (3, X, Y, Z)."""
+        path = _momentum_file(record)
         momentum, grid = load_vector(path)
-        check_same(grid, self.grid, path)
+        check_same_grid(grid, self.grid, path)
         return torch.from_numpy(momentum)
 
-    def write(self, writer: _Writer, means: _Means, tell: Callable[[str], None]) -> None:
+    def write(self, writer: _AtlasWriter, means: _MeanImages, log: Callable[[str], None]) -> None:
         """Write the mean momentum, the average brain, the modes and the scores."""
-        mean, modes = self.momenta.mean, self.momenta.modes()
-        tell(f'{writer.atlas.space}: average brain, and {len(modes[:SHOWN])} modes')
-        writer.vector('meanmomentum', mean.numpy(), self.grid)
-        writer.image('average', *self._carry(means, mean))
-        for number, mode in enumerate(modes[:SHOWN], start=1):
-            writer.vector(f'mode{number}', mode.momentum.numpy(), self.grid)
-            for name, sign in (('minus', -EXTREME), ('plus', EXTREME)):
-                place = mean + sign * mode.momentum
-                writer.image(f'mode{number}{name}', *self._carry(means, place))
-        writer.atlas.shares = [mode.share for mode in modes]
+        mean, modes = self.statistics.mean, self.statistics.modes()
+        log(f'{writer.atlas.space}: average brain, and {len(modes[:N_MODE_IMAGES])} modes')
+        writer.write_vectors('meanmomentum', mean.numpy(), self.grid)
+        writer.write_image('average', *self._deform(means, mean))
+        for number, mode in enumerate(modes[:N_MODE_IMAGES], start=1):
+            writer.write_vectors(f'mode{number}', mode.momentum.numpy(), self.grid)
+            for name, sign in (('minus', -MODE_EXTENT), ('plus', MODE_EXTENT)):
+                momentum = mean + sign * mode.momentum
+                writer.write_image(f'mode{number}{name}', *self._deform(means, momentum))
+        writer.atlas.explained_variance_ratio = [mode.explained_variance_ratio for mode in modes]
         if modes:
             self._write_scores(writer, modes)
 
-    def _carry(self, means: _Means, momentum: Tensor) -> tuple[Any, VoxelGrid]:
-        """The mean image at the end of a geodesic."""
+    def _deform(self, means: _MeanImages, momentum: Tensor) -> tuple[Any, VoxelGrid]:
+        """Deform the mean image by the geodesic of a momentum."""
         inverse = shoot(momentum, self.metric).phi_inverse.numpy()
-        image, grid = means.image()
+        image, grid = means.mean_t1w()
         return resample(image, grid, grid, Transform(warp=inverse, grid=self.grid)), grid
 
-    def _write_scores(self, writer: _Writer, modes: Sequence[Mode]) -> None:
-        # A second reading is cheaper than keeping all momenta in memory.
-        scores = {m.image: self.momenta.scores(self._read(m)) for m in self.members}
+    def _write_scores(self, writer: _AtlasWriter, modes: Sequence[PrincipalMode]) -> None:
+        # The momenta are read again, because all of them together may not fit into memory.
+        scores = {r.image: self.statistics.scores(self._read(r)) for r in self.records}
         head = '\t'.join(['image', *(f'mode{number + 1}' for number in range(len(modes)))])
         rows = ['\t'.join([name, *(f'{s:.4f}' for s in row)]) for name, row in scores.items()]
         write_text(writer.path('modes', '.tsv', suffix='scores'), '\n'.join([head, *rows]) + '\n')
         writer.atlas.scores = scores
 
 
-def _geodesic_of(member: Member) -> dict[str, Any] | None:
-    """Metric of the momentum of a member; None where there is none from the template."""
-    path = member.map('momentum')
-    sidecar = path and path.with_name(path.name.removesuffix('.nii.gz') + '.json')
-    if sidecar is None or not sidecar.is_file():
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix('.nii.gz') + '.json')
+
+
+def _read_metric(record: RegistrationRecord) -> dict[str, Any] | None:
+    """Read the metric of a momentum; return None if there is none that starts at the template."""
+    path = record.map_file('momentum')
+    if path is None or not _sidecar(path).is_file():
         return None
-    facts = json.loads(sidecar.read_text(encoding='utf-8'))
-    return facts.get('Metric') if facts.get('Direction') == TO_SUBJECT else None
+    metadata = json.loads(_sidecar(path).read_text(encoding='utf-8'))
+    starts_at_template = metadata.get('Direction') == TEMPLATE_TO_SUBJECT
+    return metadata.get('Metric') if starts_at_template else None
 
 
-def _momentum_of(member: Member) -> Path:
-    return _needed(member, member.map('momentum'), 'momentum')
+def _momentum_file(record: RegistrationRecord) -> Path:
+    return _require(record, record.map_file('momentum'), 'momentum')
 
 
-def _needed(member: Member, path: Path | None, what: str) -> Path:
+def _require(record: RegistrationRecord, path: Path | None, content: str) -> Path:
+    """Return the path of a file; raise an error if there is none."""
     if path is None:
         raise InputError(
-            f'{member.stem}: its {what} is missing; run this image again at --level full.'
+            f'its {content} is missing',
+            advice='run this image again at --level full',
+            path=record.stem,
         )
     return path

@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import VoxelGrid, load_image
 
-Field = NDArray[np.float32]
+Image = NDArray[np.float32]
+"""Scalar image, shape (X, Y, Z)."""
 
 
-class Moments:
-    """Mean and standard deviation, voxel by voxel, by Welford's recurrence (Technometrics 1962).
+class RunningMoments:
+    """Running mean and standard deviation of images, voxel by voxel.
 
-    Memory does not grow with the number of images. What is not finite, such as the log-Jacobian
-    of a fold, is left out where it stands.
+    Welford's recurrence (Technometrics 4 (1962) 419-420): with n images that have a finite value
+    at a voxel, ``mean += (x - mean_old) / n`` and ``sum of squares += (x - mean_old)(x -
+    mean_new)``. Memory does not grow with the number of images. Values that are not finite, such
+    as the log-Jacobian of a fold, do not count.
 
     Parameters
     ----------
     grid : VoxelGrid
-        Of all images.
+        Grid of all images.
     """
 
     def __init__(self, grid: VoxelGrid) -> None:
@@ -30,53 +33,64 @@ class Moments:
         self._count = np.zeros(grid.shape, np.int32)
         self._mean, self._squares = np.zeros(grid.shape), np.zeros(grid.shape)
 
-    def add(self, image: Field) -> None:
-        """Take an image in, (X, Y, Z)."""
-        known = np.isfinite(image)
-        self._count += known
-        change = np.where(known, image - self._mean, 0)
+    def add(self, image: Image) -> None:
+        """Add an image, shape (X, Y, Z)."""
+        finite = np.isfinite(image)
+        self._count += finite
+        change = np.where(finite, image - self._mean, 0)
         self._mean += change / np.maximum(self._count, 1)
-        self._squares += change * np.where(known, image - self._mean, 0)
+        self._squares += change * np.where(finite, image - self._mean, 0)
 
     @property
-    def mean(self) -> Field:
-        """Shape (X, Y, Z); NaN where no image says anything."""
+    def mean(self) -> Image:
+        """Mean, shape (X, Y, Z); NaN at voxels that are finite in no image."""
         return np.where(self._count > 0, self._mean, np.nan).astype(np.float32)
 
     @property
-    def deviation(self) -> Field:
-        """Sample standard deviation, shape (X, Y, Z); NaN where fewer than two images count."""
+    def std(self) -> Image:
+        """Sample standard deviation, shape (X, Y, Z); NaN at voxels with fewer than two values."""
         variance = self._squares / np.maximum(self._count - 1, 1)
         return np.where(self._count > 1, np.sqrt(variance), np.nan).astype(np.float32)
 
 
-def check_same(grid: VoxelGrid, expected: VoxelGrid, path: Path) -> None:
-    """Refuse a file on another grid.
+def check_same_grid(grid: VoxelGrid, expected: VoxelGrid, path: Path) -> None:
+    """Check that the file at `path` is on the expected grid.
 
     Raises
     ------
     InputError
-        If it is another.
+        If it is on another grid.
     """
     if grid.shape != expected.shape or not np.allclose(grid.affine, expected.affine, atol=1e-4):
         raise InputError(
-            f'{path}: lies on another grid than the files of the images before it; '
-            'register all with the same resolutions.'
+            'lies on another grid than the files of the images before it',
+            advice='register all with the same resolutions',
+            path=path,
         )
 
 
-def evened(path: Path, mask: Path) -> tuple[Field, VoxelGrid]:
-    """Read an image and divide it by the median of its brain: brightness has no unit.
+def load_median_scaled(path: Path, mask_path: Path) -> tuple[Image, VoxelGrid]:
+    """Read an image and divide it by the median of its brain, as intensities have no unit.
+
+    Parameters
+    ----------
+    path, mask_path : Path
+        Image and brain mask, on the same grid.
+
+    Returns
+    -------
+    image : ndarray, shape (X, Y, Z)
+    grid : VoxelGrid
 
     Raises
     ------
     InputError
-        If an image cannot be read, or the mask is empty.
+        If a file cannot be read, or the brain is empty.
     """
     image, grid = load_image(path)
-    brain, _ = load_image(mask)
-    inside = image[brain > 0] if brain.shape == image.shape else image[:0]
-    middle = float(np.median(inside)) if inside.size else 0.0
-    if not middle > 0:
-        raise InputError(f'{path}: its brain is empty; run this image again.')
-    return image / np.float32(middle), grid
+    mask, _ = load_image(mask_path)
+    brain = image[mask > 0] if mask.shape == image.shape else image[:0]
+    median = float(np.median(brain)) if brain.size else 0.0
+    if not median > 0:
+        raise InputError('its brain is empty', advice='run this image again', path=path)
+    return image / np.float32(median), grid

@@ -1,8 +1,8 @@
-"""The mean of momenta, and the directions in which brains differ most from it.
+"""Mean and principal modes of momenta.
 
-Momenta that start at the template are vectors of one tangent space of the group of maps, whose
-inner product is ``<m, K m'>``: their mean shoots to the average brain, and principal components in
-that inner product are the principal geodesics through it (Vaillant, Miller, Younes, Trouve,
+Momenta that start at the template are vectors of one tangent space of the group of maps, with the
+inner product ``<m, K m'>``. Their mean shoots to the average brain. Principal components in that
+inner product are the principal geodesics through the average (Vaillant, Miller, Younes, Trouve,
 NeuroImage 2004).
 """
 
@@ -16,90 +16,94 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepreg_wf.group.components import Components
+from deepreg_wf.group.incremental_pca import IncrementalPCA
 from deepreg_wf.lddmm import Metric
 from deepreg_wf.lddmm.lattice import Lattice, coarsest_spacing
-from deepreg_wf.lddmm.matching import NEGLIGIBLE_GAIN
+from deepreg_wf.lddmm.matching import MATCHING_GAIN_CUTOFF
 
-MODES = 5
-"""Modes that are kept."""
+N_MODES = 5
+"""Largest number of modes."""
 
-NEGLIGIBLE = 1e-6
-"""Share of the variance below which a direction is rounding: two images are the same."""
+NEGLIGIBLE_VARIANCE = 1e-6
+"""Fraction of the variance that rounding errors explain, for example where images are equal."""
 
 
 @dataclass(frozen=True)
-class Mode:
-    """A principal direction.
+class PrincipalMode:
+    """Principal mode of the momenta of a group.
 
     Attributes
     ----------
     momentum : Tensor, shape (3, X, Y, Z)
-        One standard deviation, on the voxels.
-    share : float
-        Of the variance of all momenta.
+        One standard deviation along the mode, on the registration grid.
+    explained_variance_ratio : float
+        Fraction of the variance of all momenta.
     """
 
     momentum: Tensor
-    share: float
+    explained_variance_ratio: float
 
 
-class Momenta:
-    """Mean and principal components of momenta that come one at a time.
+class MomentumStatistics:
+    """Mean and principal modes of momenta that are added one at a time.
 
-    Momenta are whitened, ``u = K^(1/2) m``, on the lattice that matching finds them on; there the
-    inner product of the metric is the plain one. Memory does not grow with their number.
+    Momenta are whitened, ``u = K^(1/2) m``, on the lattice on which matching finds them. There
+    the inner product ``<m, K m'>`` is the Euclidean one, so that plain principal components
+    apply. Memory does not grow with the number of momenta.
 
     Parameters
     ----------
     metric : Metric
-        Of the momenta, on their voxels.
+        Metric of the momenta, on the registration grid.
 
     Raises
     ------
     ValueError
-        If the power of the metric is odd, hence K has no root of its kind.
+        If the power of the metric is odd, so that K has no square root of the same form.
     """
 
     def __init__(self, metric: Metric) -> None:
-        self._lattice = Lattice.around(metric, spacing=coarsest_spacing(metric, NEGLIGIBLE_GAIN))
-        self._root = self._lattice.metric.root
-        # That of the inner product, so that squares are energies.
+        self._lattice = Lattice.around(metric, spacing=coarsest_spacing(metric, MATCHING_GAIN_CUTOFF))
+        self._root = self._lattice.metric.square_root
+        # The inner product is an integral: this factor makes squared lengths of rows energies.
         self._unit = math.sqrt(self._lattice.metric.voxel_volume)
         self._shape = (3, *self._lattice.metric.shape)
-        self._components = Components(MODES, math.prod(self._shape))
+        self._pca = IncrementalPCA(N_MODES, math.prod(self._shape))
 
     def add(self, momentum: Tensor) -> None:
-        """Take a momentum in, (3, X, Y, Z) per mm^3 on the voxels."""
-        self._components.add(self._row(momentum))
+        """Add a momentum, shape (3, X, Y, Z), per mm^3, on the registration grid."""
+        self._pca.add(self._to_row(momentum))
 
     @property
     def mean(self) -> Tensor:
-        """Mean momentum, (3, X, Y, Z) on the voxels; the way to the average brain."""
-        self._components.update()
-        return self._momentum(self._components.mean)
+        """Mean momentum, shape (3, X, Y, Z), on the registration grid."""
+        self._pca.update()
+        return self._to_momentum(self._pca.mean)
 
-    def modes(self) -> list[Mode]:
-        """Principal directions, the one that explains most first; none where all are alike."""
-        self._components.update()
+    def modes(self) -> list[PrincipalMode]:
+        """Compute the principal modes, by decreasing variance; none if all momenta are equal."""
+        self._pca.update()
+        ratios = self._pca.explained_variance_ratio[: self._n_modes]
         return [
-            Mode(self._momentum(self._components.deviation(number)), float(share))
-            for number, share in enumerate(self._components.shares[: self._kept])
+            PrincipalMode(self._to_momentum(self._pca.scaled_component(number)), float(ratio))
+            for number, ratio in enumerate(ratios)
         ]
 
     @property
-    def _kept(self) -> int:
-        return int((self._components.shares > NEGLIGIBLE).sum())
+    def _n_modes(self) -> int:
+        return int((self._pca.explained_variance_ratio > NEGLIGIBLE_VARIANCE).sum())
 
     def scores(self, momentum: Tensor) -> list[float]:
-        """How far a momentum lies from the mean along each mode, in standard deviations."""
-        return self._components.places(self._row(momentum), self._kept)
+        """Compute the coordinate of a momentum along each mode, in standard deviations."""
+        return self._pca.scores(self._to_row(momentum), self._n_modes)
 
-    def _row(self, momentum: Tensor) -> NDArray[np.float32]:
+    def _to_row(self, momentum: Tensor) -> NDArray[np.float32]:
+        """Whiten a momentum and flatten it."""
         whitened = self._root.velocity(self._lattice.restrict(momentum))
         row: NDArray[np.float32] = (self._unit * whitened).flatten().numpy()
         return row
 
-    def _momentum(self, row: NDArray[np.floating]) -> Tensor:
+    def _to_momentum(self, row: NDArray[np.floating]) -> Tensor:
+        """Return the momentum of a row."""
         whitened = torch.from_numpy(row / self._unit).float().reshape(self._shape)
         return self._lattice.lift(self._root.momentum(whitened))

@@ -1,4 +1,4 @@
-"""The QC of a group as a table that any program reads."""
+"""Table of the quality measures of a group."""
 
 from __future__ import annotations
 
@@ -9,85 +9,88 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf.bids.entities import write_json, write_text
-from deepreg_wf.group.members import Member
-from deepreg_wf.qc.criteria import CRITERIA, Criterion, Grade, overall
+from deepreg_wf.group.records import RegistrationRecord
+from deepreg_wf.qc.criteria import CRITERIA, FROM_WORST, Criterion, Grade, overall_grade
 
 NAME = 'group_desc-registration_qc'
+"""Name of the table and of its sidecar, without their extensions."""
 
-_SEVERITY = (Grade.BAD, Grade.LOOK, Grade.GOOD, Grade.NONE)
+VERDICTS = {Grade.GOOD: 'good', Grade.REVIEW: 'look', Grade.BAD: 'bad', Grade.NONE: 'none'}
+"""Grades as written in the table. Other programs read these words: they must not change."""
 
 
-def ranked(members: Iterable[Member]) -> list[Member]:
-    """Members in the order in which a person should look at them: the worst first.
+def worst_first(records: Iterable[RegistrationRecord]) -> list[RegistrationRecord]:
+    """Sort registrations by quality, the worst first.
 
-    By the light of the whole, then by the number of lights that are not green, then by how little
-    the image is like the template.
+    They are compared by their overall grade, then by the number of measures that are bad or need
+    review, then by the correlation with the template.
     """
-    return sorted(members, key=_rank)
+    return sorted(records, key=_sort_key)
 
 
-def _rank(member: Member) -> tuple[int, int, float, str]:
-    grades = [criterion.grade(member.figures) for criterion in CRITERIA]
-    doubtful = sum(grade in (Grade.BAD, Grade.LOOK) for grade in grades)
-    likeness = member.figures.get('correlation_final')
+def _sort_key(record: RegistrationRecord) -> tuple[int, int, float, str]:
+    grades = [criterion.grade(record.measures) for criterion in CRITERIA]
+    n_not_good = sum(grade in (Grade.BAD, Grade.REVIEW) for grade in grades)
+    correlation = record.measures.get('correlation_final')
     return (
-        _SEVERITY.index(overall(member.figures)),
-        -doubtful,
-        -1.0 if likeness is None else likeness,
-        member.image,
+        FROM_WORST.index(overall_grade(record.measures)),
+        -n_not_good,
+        -1.0 if correlation is None else correlation,
+        record.image,
     )
 
 
-def write_table(output_dir: Path, members: Sequence[Member]) -> Path:
-    """Write ``group_desc-registration_qc.tsv``, the worst first, and its description.
+def write_table(output_dir: Path, records: Sequence[RegistrationRecord]) -> Path:
+    """Write ``group_desc-registration_qc.tsv``, the worst first, and its sidecar.
 
     Parameters
     ----------
     output_dir : Path
-    members : sequence of Member
-        Of all spaces.
+        Folder of the derivatives.
+    records : sequence of RegistrationRecord
+        Registrations to all templates.
 
     Returns
     -------
     Path
         The table.
     """
-    keys = list(dict.fromkeys(key for member in members for key in member.figures))
+    keys = list(dict.fromkeys(key for record in records for key in record.measures))
     columns = ['participant_id', 'image', 'space', 'verdict', *keys]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, delimiter='\t', lineterminator='\n', restval='n/a')
     writer.writeheader()
-    for member in ranked(members):
-        figures = {key: 'n/a' if v is None else f'{v:.6g}' for key, v in member.figures.items()}
+    for record in worst_first(records):
+        measures = {key: 'n/a' if v is None else f'{v:.6g}' for key, v in record.measures.items()}
         names = {
-            'participant_id': f'sub-{member.participant}',
-            'image': member.image,
-            'space': member.space,
-            'verdict': overall(member.figures).value,
+            'participant_id': f'sub-{record.participant}',
+            'image': record.image,
+            'space': record.space,
+            'verdict': VERDICTS[overall_grade(record.measures)],
         }
-        writer.writerow(names | figures)
+        writer.writerow(names | measures)
     write_text(output_dir / f'{NAME}.tsv', text.getvalue())
-    write_json(output_dir / f'{NAME}.json', _describe(keys))
+    write_json(output_dir / f'{NAME}.json', _describe_columns(keys))
     return output_dir / f'{NAME}.tsv'
 
 
-def _describe(keys: Sequence[str]) -> dict[str, Any]:
-    """What the columns mean, after the table of limits."""
+def _describe_columns(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the sidecar of a table with these measures."""
     described: dict[str, Any] = {
         'image': {'Description': 'Name of the T1-weighted image, without its suffix.'},
-        'space': {'Description': 'Template that it was registered to.'},
+        'space': {'Description': 'Template to which the image was registered.'},
         'verdict': {
-            'Description': 'Worst light of all figures.',
-            'Levels': {grade.value: grade.meaning for grade in Grade},
+            'Description': 'Worst grade of all measures.',
+            'Levels': {VERDICTS[grade]: grade.meaning for grade in Grade},
         },
     }
-    criteria = {criterion.key: criterion for criterion in CRITERIA if not criterion.minus}
-    return described | {key: _column(criteria[key]) for key in keys if key in criteria}
+    criteria = {criterion.key: criterion for criterion in CRITERIA if not criterion.baseline}
+    return described | {key: _describe(criteria[key]) for key in keys if key in criteria}
 
 
-def _column(criterion: Criterion) -> dict[str, str]:
-    # A share is shown in percent, and stored as it is.
+def _describe(criterion: Criterion) -> dict[str, str]:
+    # Fractions are shown in percent, and stored as they are.
     unit = criterion.unit if criterion.unit not in ('', '%') else '1'
-    good = criterion.show_interval(criterion.good)
+    good = criterion.format_interval(criterion.good)
     description = f'{criterion.label}; good: {good}. {criterion.reason}'
     return {'Description': description, 'Units': unit}
