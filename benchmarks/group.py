@@ -102,7 +102,7 @@ def write_prototype(
     save_image(folder / 'desc-preproc_T1w.nii.gz', noisy, grid)
     save_image(folder / 'desc-brain_mask.nii.gz', mask, grid, np.uint8)
     save_image(folder / 'desc-logjacobian_T1w.nii.gz', rng.normal(0, 0.1, grid.shape), grid)
-    momentum = metric.root.velocity(noise * torch.from_numpy(mask))
+    momentum = metric.square_root.velocity(noise * torch.from_numpy(mask))
     save_vector(folder / 'desc-momentum_T1w.nii.gz', momentum.numpy(), grid)
     facts = {'Metric': DEFAULT_METRIC, 'Direction': 'template-to-subject'}
     (folder / 'desc-momentum_T1w.json').write_text(json.dumps(facts))

@@ -9,11 +9,11 @@ from outcome import Outcome, Stopwatch
 from torch import Tensor
 
 from deepreg_wf import __version__, lddmm
-from deepreg_wf.checkpoints.find import SHIPPED
-from deepreg_wf.lddmm.metric import Parameters
+from deepreg_wf.checkpoints.locate import SHIPPED
+from deepreg_wf.lddmm.metric import MetricParameters
 from deepreg_wf.quicksilver import correct, load_checkpoint, predict
 
-POWER_1 = Parameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
+POWER_1 = MetricParameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
 """Of the decay length of the default metric, and of its gain for waves of that length."""
 
 ORIGINAL_STEPS = 50
@@ -25,7 +25,7 @@ def register_lddmm(
     fixed: Tensor,
     spacing: float,
     *,
-    metric: Parameters = lddmm.DEFAULT_METRIC,
+    metric: MetricParameters = lddmm.DEFAULT_METRIC,
     similarity: lddmm.SSD | lddmm.LNCC = lddmm.DEFAULT_SIMILARITY,
 ) -> Outcome:
     """Match by geodesic shooting, by default with the defaults of the package.
@@ -62,7 +62,7 @@ def register_original(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
         box = _bounding_box(moving + fixed)
         moving, fixed = moving[box], fixed[box]
         grid = whole.with_grid(moving.shape, whole.spacing)
-        mismatch = lddmm.SSD(sigma=0.2).against(fixed, grid.spacing, None)
+        mismatch = lddmm.SSD(sigma=0.2).bind(fixed, grid.spacing, None)
         momentum = moving.new_zeros(3, *moving.shape)
         for _ in range(ORIGINAL_STEPS):
             momentum.requires_grad_()
@@ -122,16 +122,16 @@ def register_network(
         grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **parameters)
         momentum = predict(prediction, moving, fixed, grid)
         if corrected:
-            repeats = 1 if refine else None
-            momentum = correct(correction, momentum, moving, fixed, grid, repeats=repeats)
+            n_iterations = 1 if refine else None
+            momentum = correct(correction, momentum, moving, fixed, grid, n_iterations=n_iterations)
         if refine:
             momentum = lddmm.match(
                 moving,
                 fixed,
                 grid,
                 similarity=lddmm.DEFAULT_SIMILARITY,
-                schedule=lddmm.Schedule(refine),
-                start=momentum,
+                schedule=lddmm.MatchingSchedule(refine),
+                initial_momentum=momentum,
             ).momentum
         geodesic = lddmm.shoot_invertible(momentum, grid)[1]
     return _outcome(geodesic, watch)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deepreg_wf.lddmm import DEFAULT_METRIC, ORIGINAL_METRIC, Metric
-from deepreg_wf.lddmm.lattice import MARGIN, NEGLIGIBLE_GAIN, Lattice, coarsest_spacing
+from deepreg_wf.lddmm.lattice import MARGIN_DECAY_LENGTHS, SHOOTING_GAIN_CUTOFF, Lattice, coarsest_spacing
 
 SHAPE = (19, 23, 17)
 
@@ -44,7 +44,7 @@ def test_what_the_kernel_damps_sets_the_spacing() -> None:
     limit = coarsest_spacing(image)
     k = torch.pi / limit
     gain = (image.gamma / (image.gamma + image.alpha * k**2)) ** image.power
-    assert gain == pytest.approx(NEGLIGIBLE_GAIN)
+    assert gain == pytest.approx(SHOOTING_GAIN_CUTOFF)
     assert Lattice.around(image).metric.spacing == pytest.approx((limit,) * 3)
 
 
@@ -70,7 +70,7 @@ def test_images_keep_away_from_their_copies() -> None:
     for axis in range(3):
         room = lattice.metric.shape[axis] * lattice.metric.spacing[axis]
         extent = image.shape[axis] * image.spacing[axis]
-        assert room - extent >= MARGIN * image.decay_length - 1e-9
+        assert room - extent >= MARGIN_DECAY_LENGTHS * image.decay_length - 1e-9
 
 
 def test_displacements_come_in_voxels_of_the_image() -> None:

@@ -65,7 +65,7 @@ def converged(momentum: torch.Tensor) -> Geodesic:
     shape = momentum.shape[1:]
     finer = [spectral.interpolation_matrix(n, torch.arange(2 * n) / 2).float() for n in shape]
     metric = Metric([2 * n for n in shape], (0.5, 0.5, 0.5), **ORIGINAL_METRIC)
-    geodesic = shoot(spectral.resample(momentum, finer), metric)
+    geodesic = shoot(spectral.multiply_axes(momentum, finer), metric)
     phi, inverse = (u[:, ::2, ::2, ::2] / 2 for u in (geodesic.phi, geodesic.phi_inverse))
     return Geodesic(phi, inverse, geodesic.energy)
 

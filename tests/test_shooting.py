@@ -20,11 +20,11 @@ from deepreg_wf.lddmm import (
 from deepreg_wf.lddmm.lattice import Lattice
 from deepreg_wf.lddmm.shooting import (
     MAX_COURANT,
-    MIN_STEPS,
-    SHORTER,
+    MIN_TIME_STEPS,
+    SHRINK,
     adjoint,
     coadjoint,
-    follow,
+    integrate,
     steps_needed,
 )
 
@@ -75,7 +75,7 @@ def test_what_folds_on_the_grid_is_shortened_no_more_than_it_must() -> None:
     assert _smallest_jacobian(shoot(momentum, metric)) < 0
     shot, geodesic = shoot_invertible(momentum, metric)
     assert _smallest_jacobian(geodesic) > 0
-    assert _smallest_jacobian(shoot(shot / SHORTER, metric)) <= 0
+    assert _smallest_jacobian(shoot(shot / SHRINK, metric)) <= 0
     torch.testing.assert_close(geodesic.phi, shoot(shot, metric).phi)
 
 
@@ -139,8 +139,8 @@ def test_shooting_back_from_the_end_retraces_the_path() -> None:
     momentum, metric = problem(32)
     lattice = Lattice.around(metric)
     start = lattice.restrict(momentum)
-    there = follow(start, lattice, 12)
-    back = follow(-there.momentum, lattice, 12)
+    there = integrate(start, lattice, 12)
+    back = integrate(-there.momentum, lattice, 12)
     assert (back.momentum + start).norm() < 1e-3 * start.norm()
     assert (there.momentum - start).norm() > 0.1 * start.norm()
 
@@ -195,7 +195,7 @@ def test_steps_grow_with_speed() -> None:
     lattice = Lattice.around(metric)
     momentum = lattice.restrict(momentum)
     assert steps_needed(momentum * 0, lattice) == 1
-    assert steps_needed(momentum * 1e-3, lattice) == MIN_STEPS
+    assert steps_needed(momentum * 1e-3, lattice) == MIN_TIME_STEPS
     speed = lattice.metric.velocity(momentum).abs().sum(dim=0).max() / lattice.metric.spacing[0]
     factor = 10 * MAX_COURANT / speed
     assert steps_needed(momentum * float(factor), lattice) in (10, 11)

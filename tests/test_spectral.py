@@ -52,9 +52,9 @@ def test_each_axis_is_multiplied_by_its_matrix() -> None:
     field = torch.randn(2, 3, 4, 5, generator=generator)
     matrices = [torch.randn(m, n, generator=generator) for m, n in ((6, 3), (2, 4), (5, 5))]
     expected = torch.einsum('ax,by,cz,ixyz->iabc', *matrices, field)
-    torch.testing.assert_close(spectral.resample(field, matrices), expected)
+    torch.testing.assert_close(spectral.multiply_axes(field, matrices), expected)
 
 
 @pytest.mark.parametrize(('n', 'size'), [(1, 2), (90, 90), (97, 98), (229, 240)])
 def test_friendly_sizes(n, size) -> None:
-    assert spectral.friendly_size(n) == size
+    assert spectral.next_fast_size(n) == size

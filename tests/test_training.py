@@ -14,11 +14,11 @@ from conftest import synthetic_brain
 from safetensors import safe_open
 
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
-from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint
-from deepreg_wf.quicksilver.architecture import HINTS
-from deepreg_wf.quicksilver.coarse_grid import Blocks
-from deepreg_wf.quicksilver.inputs import View, mirror
-from deepreg_wf.quicksilver.prediction import propose
+from deepreg_wf.quicksilver import Checkpoint, NetworkSpec, load_checkpoint
+from deepreg_wf.quicksilver.architecture import N_GRADIENT_CHANNELS
+from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
+from deepreg_wf.quicksilver.inputs import NetworkInput, mirror
+from deepreg_wf.quicksilver.prediction import predict_update
 from deepreg_wf.training import (
     Cohort,
     CohortError,
@@ -26,29 +26,29 @@ from deepreg_wf.training import (
     load_cohort,
     quantise,
     save_cohort,
-    split,
+    choose_validation,
     train,
 )
-from deepreg_wf.training.augmentation import vary
+from deepreg_wf.training.augmentation import augment
 from deepreg_wf.training.calibration import calibrate
 from deepreg_wf.training.cohort import TEMPLATE
-from deepreg_wf.training.examples import cases, collate, lead, show
+from deepreg_wf.training.examples import make_training_pairs, collate, advance, make_examples
 from deepreg_wf.training.samples import Sample, known_geodesic
-from deepreg_wf.training.targets import Pair, choose_pairs, teach
-from deepreg_wf.training.trainer import Fit, Plan
+from deepreg_wf.training.targets import BrainPair, choose_pairs, compute_targets
+from deepreg_wf.training.trainer import Trainer, TrainingSchedule
 
 SHAPE, SPACING = (24, 28, 24), (6.0, 6.0, 6.0)
 BLOCKS = 6.0
-"""Blocks of this size are voxels here."""
+"""CoarseGrid of this size are voxels here."""
 
 TINY = TrainingSettings(
     features=2,
     spacing=BLOCKS,
     between=1,
     geodesics=2,
-    detail=BLOCKS,
+    energy_spacing=BLOCKS,
     rounds=2,
-    repeats=2,
+    n_iterations=2,
     prediction_brains=40,
     prediction_pairs=3,
     correction_brains=16,
@@ -62,7 +62,7 @@ def deformed(image: torch.Tensor, seed: int) -> torch.Tensor:
     metric = Metric(SHAPE, SPACING)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(3, *SHAPE, generator=generator) * (image > 0)
-    momentum = Blocks(metric, BLOCKS).colour(metric.velocity(noise))
+    momentum = CoarseGrid(metric, BLOCKS).unwhiten(metric.velocity(noise))
     momentum *= (40_000 / metric.energy(momentum)).sqrt().float()
     return fields.interpolate(image[None], shoot(momentum, metric).phi_inverse)[0]
 
@@ -109,8 +109,8 @@ def test_a_cohort_needs_brains_on_both_sides(cohort: Cohort) -> None:
 
 def test_some_brains_are_kept_for_validation_whatever_their_number() -> None:
     names = [f'sub-{i:02}' for i in range(12)]
-    assert split(names) == ('sub-05', 'sub-11')
-    assert split(['b', 'a']) == ('b',)
+    assert choose_validation(names) == ('sub-05', 'sub-11')
+    assert choose_validation(['b', 'a']) == ('b',)
 
 
 # Samples
@@ -118,32 +118,32 @@ def test_some_brains_are_kept_for_validation_whatever_their_number() -> None:
 
 def test_pairs_with_the_template_come_first() -> None:
     pairs = choose_pairs(['a', 'b', 'c'], 2, seed=0)
-    assert pairs[:3] == [Pair(TEMPLATE, name) for name in 'abc']
-    assert pairs[3:6] == [Pair(name, TEMPLATE) for name in 'abc']
+    assert pairs[:3] == [BrainPair(TEMPLATE, name) for name in 'abc']
+    assert pairs[3:6] == [BrainPair(name, TEMPLATE) for name in 'abc']
     assert len(set(pairs)) == 8
     assert pairs == choose_pairs(['a', 'b', 'c'], 2, seed=0)
 
 
 def test_teachers_are_kept_and_belong_to_their_cohort(cohort: Cohort, tmp_path: Path) -> None:
-    blocks, said = Blocks(cohort.metric_on('cpu'), BLOCKS), []
-    pair = Pair(TEMPLATE, 'sub-0')
-    first = teach(cohort, [pair], blocks, tmp_path, said.append)
-    again = teach(cohort, [pair], blocks, tmp_path, said.append)
+    blocks, said = CoarseGrid(cohort.metric_on('cpu'), BLOCKS), []
+    pair = BrainPair(TEMPLATE, 'sub-0')
+    first = compute_targets(cohort, [pair], blocks, tmp_path, said.append)
+    again = compute_targets(cohort, [pair], blocks, tmp_path, said.append)
     assert torch.equal(first[pair], again[pair])
     assert len(said) == 1
     other = Cohort({**cohort.images, 'sub-1': cohort.images['sub-0']}, SPACING, ('sub-3',))
-    teach(other, [pair], blocks, tmp_path, said.append)
+    compute_targets(other, [pair], blocks, tmp_path, said.append)
     assert len(said) == 2
 
 
 def test_a_random_geodesic_carries_its_one_image_onto_the_other(cohort: Cohort) -> None:
-    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    blocks = CoarseGrid(cohort.metric_on('cpu'), BLOCKS)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(3, *SHAPE, generator=generator) * (cohort.image(TEMPLATE) > 0)
-    momentum = cohort.metric_on('cpu').root.velocity(noise)
+    momentum = cohort.metric_on('cpu').square_root.velocity(noise)
     sample = known_geodesic(cohort, [0.1 * momentum / momentum.std()], blocks, generator)
     moving, fixed = sample.images.float()
-    geodesic = shoot(blocks.colour(sample.whitened), cohort.metric_on('cpu'))
+    geodesic = shoot(blocks.unwhiten(sample.whitened), cohort.metric_on('cpu'))
     warped = fields.interpolate(moving[None], geodesic.phi_inverse)[0]
     # The lattice that makes geodesics is coarser than that of `shoot`, by no more than shows.
     assert (warped - fixed).abs().mean() < 0.1 * (moving - fixed).abs().mean()
@@ -151,16 +151,16 @@ def test_a_random_geodesic_carries_its_one_image_onto_the_other(cohort: Cohort) 
 
 def test_the_spread_is_made_as_large_as_the_error(cohort: Cohort) -> None:
     """Of a network that draws and does nothing else: it registers as it draws."""
-    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    blocks = CoarseGrid(cohort.metric_on('cpu'), BLOCKS)
     torch.manual_seed(0)
-    spec = Spec(
-        features=2, hints=True, stride=0, spacing=BLOCKS, detail=BLOCKS, scale=0.003, dropout=0.2
+    spec = NetworkSpec(
+        features=2, gradient_channels=True, stride=0, spacing=BLOCKS, energy_spacing=BLOCKS, scale=0.003, dropout=0.2
     )
     network = Checkpoint(spec.new_network().eval(), spec)
     made = {'prediction': network, 'probabilistic': network}
     momenta = [0.01 * torch.randn(3, *blocks.shape)]
     found = calibrate(cohort, made, momenta, blocks, 0)
-    inflated = replace(network, spec=replace(spec, inflation=found))
+    inflated = replace(network, spec=replace(spec, uncertainty_scale=found))
     again = calibrate(cohort, made | {'probabilistic': inflated}, momenta, blocks, 0)
     assert found > 0
     assert again == pytest.approx(1, rel=1e-4)
@@ -181,33 +181,33 @@ def test_sides_change_for_images_and_momenta_alike(cohort: Cohort) -> None:
 
 def test_cases_are_led_to_where_a_network_wants_them(cohort: Cohort) -> None:
     """What is missing of a case is less by what the network says."""
-    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    blocks = CoarseGrid(cohort.metric_on('cpu'), BLOCKS)
     sample = known_geodesic(
         cohort, [torch.randn(3, *blocks.shape) * 0.01], blocks, torch.Generator().manual_seed(0)
     )
     torch.manual_seed(0)
-    spec = Spec(features=1, hints=True, stride=0, spacing=BLOCKS, detail=BLOCKS, scale=0.001)
+    spec = NetworkSpec(features=1, gradient_channels=True, stride=0, spacing=BLOCKS, energy_spacing=BLOCKS, scale=0.001)
     checkpoint = Checkpoint(spec.new_network().eval(), spec)
-    (before,) = show(cases([sample], 0, 0), blocks, spec)
-    (led,) = lead([before], checkpoint)
-    said = propose(checkpoint, View(before.channels.float(), 0.0)) / spec.scale
+    (before,) = make_examples(make_training_pairs([sample], 0, 0), blocks, spec)
+    (led,) = advance([before], checkpoint)
+    said = predict_update(checkpoint, NetworkInput(before.channels.float(), 0.0)) / spec.scale
     assert said.abs().max() > 0
     # Exercises are kept at half precision.
-    half = 2e-3 * float(before.answer.abs().max())
+    half = 2e-3 * float(before.target.abs().max())
     # The box of the next view may be another: the fixed image is warped back.
     box = tuple(slice(n, n + m) for n, m in zip(before.first, said.shape[1:], strict=True))
     missing = ((led.whitened - led.start) / spec.scale)[(..., *box)]
-    assert torch.allclose(missing, before.answer.float() - said, atol=half)
+    assert torch.allclose(missing, before.target.float() - said, atol=half)
 
 
 def test_batches_are_of_one_size_that_networks_take(cohort: Cohort) -> None:
-    blocks = Blocks(cohort.metric_on('cpu'), BLOCKS)
+    blocks = CoarseGrid(cohort.metric_on('cpu'), BLOCKS)
     nothing = torch.zeros(3, *blocks.shape)
     pairs = [torch.stack([cohort.image(TEMPLATE), cohort.image(f'sub-{i}')]) for i in (0, 1)]
-    spec = Spec(hints=True, spacing=BLOCKS, detail=BLOCKS)
-    shown = show(cases([Sample(pair, nothing) for pair in pairs], 1, 0), blocks, spec)
+    spec = NetworkSpec(gradient_channels=True, spacing=BLOCKS, energy_spacing=BLOCKS)
+    shown = make_examples(make_training_pairs([Sample(pair, nothing) for pair in pairs], 1, 0), blocks, spec)
     channels, answers = collate(shown, torch.Generator().manual_seed(0))
-    assert channels.shape[:2] == (2, 2 + HINTS)
+    assert channels.shape[:2] == (2, 2 + N_GRADIENT_CHANNELS)
     assert answers.shape == (2, 3, *channels.shape[2:])
     assert all(side % 4 == 3 for side in channels.shape[2:])
 
@@ -221,7 +221,7 @@ def test_a_varied_brain_is_itself_in_its_place(cohort: Cohort) -> None:
     ]
     coated = 0
     for seed in range(20):
-        varied = vary(image, torch.Generator().manual_seed(seed))
+        varied = augment(image, torch.Generator().manual_seed(seed))
         assert varied[around == 0].eq(0).all()
         assert varied.min() >= 0
         assert not torch.allclose(varied, image)
@@ -251,9 +251,9 @@ class _Interrupted(Exception):
 
 
 def test_a_training_that_was_cut_off_ends_where_the_whole_one_does(tmp_path: Path) -> None:
-    def fit(folder: Path) -> Fit:
+    def fit(folder: Path) -> Trainer:
         torch.manual_seed(0)
-        return Fit(torch.nn.Linear(1, 1), Plan(80, 0.05), _Line, folder, 'line')
+        return Trainer(torch.nn.Linear(1, 1), TrainingSchedule(80, 0.05), _Line, folder, 'line')
 
     (tmp_path / 'whole').mkdir()
     (tmp_path / 'parts').mkdir()
@@ -278,15 +278,15 @@ def test_a_training_that_was_cut_off_ends_where_the_whole_one_does(tmp_path: Pat
 
 def test_another_plan_starts_anew(tmp_path: Path) -> None:
     network = torch.nn.Linear(1, 1)
-    Fit(network, Plan(10, 0.05), _Line, tmp_path, 'line').run(lambda line: None)
-    other = Fit(network, Plan(12, 0.05), _Line, tmp_path, 'line')
+    Trainer(network, TrainingSchedule(10, 0.05), _Line, tmp_path, 'line').run(lambda line: None)
+    other = Trainer(network, TrainingSchedule(12, 0.05), _Line, tmp_path, 'line')
     other.run(lambda line: None)
     assert other.history[0]['step'] < 12
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    plan = Plan(1000, 0.1)
-    rates = [plan.rate_at(step) for step in range(1000)]
+    plan = TrainingSchedule(1000, 0.1)
+    rates = [plan.learning_rate_at(step) for step in range(1000)]
     assert max(rates) == pytest.approx(0.1, rel=1e-3)
     assert rates.index(max(rates)) == pytest.approx(50, abs=2)
     assert rates[-1] < 1e-5
@@ -314,7 +314,7 @@ def test_training_leaves_networks_that_say_what_they_are(trained: Path) -> None:
         assert checkpoint.spec.role == role
         assert checkpoint.spec.spacing == BLOCKS
         assert (checkpoint.spec.dropout > 0) == (name == 'probabilistic')
-        assert (checkpoint.spec.inflation != 1) == (name == 'probabilistic')
+        assert (checkpoint.spec.uncertainty_scale != 1) == (name == 'probabilistic')
         assert checkpoint.card['validation'] == ['sub-3']
         assert checkpoint.card['licence'] == 'CC0-1.0'
     card = (trained / 'README.md').read_text()

@@ -1,4 +1,4 @@
-"""The momentum of a geodesic between two brains, and the maps that it shoots."""
+"""Interfaces of LDDMM: matching of two brains, and shooting of a momentum."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from nipype import logging
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_brain, load_tensor
+from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_normalised, load_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deepreg_wf.lddmm import MatchingSchedule
     from deepreg_wf.spatial import VoxelGrid
 
 LOGGER = logging.getLogger('nipype.interface')
@@ -22,27 +23,29 @@ LOGGER = logging.getLogger('nipype.interface')
 
 class _RefineMomentumInputSpec(ComputeInputSpec):
     moving_image = File(exists=True, mandatory=True, desc='brain that is deformed')
-    fixed_image = File(exists=True, mandatory=True, desc='brain to be met, on the same grid')
-    fixed_mask = File(exists=True, desc='where the fixed image counts; everywhere by default')
-    moving_mask = File(exists=True, desc='where the moving image counts; everywhere by default')
-    momentum = File(exists=True, desc='momentum to start from; none by default')
+    fixed_image = File(exists=True, mandatory=True, desc='brain to be matched, on the same grid')
+    fixed_mask = File(exists=True, desc='matched voxels of the fixed image; all by default')
+    moving_mask = File(exists=True, desc='matched voxels of the moving image; all by default')
+    momentum = File(exists=True, desc='initial value of the momentum; zero by default')
     metric = traits.Dict(desc='alpha, beta, gamma and power; the default metric if not given')
     iterations = traits.Either(
         traits.Int,
         traits.List(traits.Int),
-        desc='most iterations per level, coarsest first, the last being the full grid; or a '
-        'number for each level from 4 mm on',
+        desc='maximum iterations of each level, from the coarsest to the full grid; or one number '
+        'for each level from 4 mm on',
     )
 
 
 class _RefineMomentumOutputSpec(TraitedSpec):
     momentum = File(exists=True, desc='initial momentum, components along the axes of the grid')
-    metric = traits.Dict(desc='the metric that the momentum belongs to')
+    metric = traits.Dict(desc='metric of the momentum')
     trace = File(exists=True, desc='energies of the matching (JSON)')
 
 
 class RefineMomentum(SimpleInterface):
-    """Find the momentum that carries the moving onto the fixed image, by LDDMM matching.
+    """Find or refine the momentum that deforms the moving into the fixed image, by LDDMM matching.
+
+    Matching starts from `momentum`, or from zero, and ends at convergence or after `iterations`.
 
     Examples
     --------
@@ -62,8 +65,8 @@ class RefineMomentum(SimpleInterface):
         from deepreg_wf.spatial import save_vector
 
         torch.set_num_threads(self.inputs.num_threads)
-        moving, grid = load_brain(self.inputs.moving_image, self.inputs.device)
-        fixed, _ = load_brain(self.inputs.fixed_image, self.inputs.device, grid)
+        moving, grid = load_normalised(self.inputs.moving_image, self.inputs.device)
+        fixed, _ = load_normalised(self.inputs.fixed_image, self.inputs.device, grid)
         metric = lddmm.Metric(
             grid.shape, grid.spacing, device=self.inputs.device, **self._metric_parameters()
         )
@@ -73,9 +76,9 @@ class RefineMomentum(SimpleInterface):
             metric,
             similarity=lddmm.DEFAULT_SIMILARITY,
             schedule=self._schedule(),
-            mask=self._optional('fixed_mask', grid, vector=False),
-            moving_mask=self._optional('moving_mask', grid, vector=False),
-            start=self._optional('momentum', grid, vector=True),
+            fixed_mask=self._load_optional('fixed_mask', grid, vector=False),
+            moving_mask=self._load_optional('moving_mask', grid, vector=False),
+            initial_momentum=self._load_optional('momentum', grid, vector=True),
             progress=_log_progress,
         )
         folder = Path(runtime.cwd)
@@ -95,15 +98,15 @@ class RefineMomentum(SimpleInterface):
 
         return dict(self.inputs.metric) if isdefined(self.inputs.metric) else dict(DEFAULT_METRIC)
 
-    def _schedule(self) -> Any:
-        from deepreg_wf.lddmm import Schedule
+    def _schedule(self) -> MatchingSchedule:
+        from deepreg_wf.lddmm import MatchingSchedule
 
         iterations = self.inputs.iterations
         if not isdefined(iterations):
-            return Schedule()
-        return Schedule(iterations if isinstance(iterations, int) else tuple(iterations))
+            return MatchingSchedule()
+        return MatchingSchedule(iterations if isinstance(iterations, int) else tuple(iterations))
 
-    def _optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:
+    def _load_optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:
         path = getattr(self.inputs, name)
         if not isdefined(path):
             return None
@@ -117,22 +120,22 @@ class _GeodesicShootingInputSpec(ComputeInputSpec):
         'template-to-subject',
         'subject-to-template',
         usedefault=True,
-        desc='what the momentum moves onto what',
+        desc='which image the momentum moves onto which',
     )
 
 
 class _GeodesicShootingOutputSpec(TraitedSpec):
     warp = File(exists=True, desc='displacement from template points to subject points')
     inverse_warp = File(exists=True, desc='displacement from subject points to template points')
-    log_jacobian = File(exists=True, desc='log-determinant of the warp')
-    momentum = File(exists=True, desc='what was shot: shortened, should a map fold otherwise')
+    log_jacobian = File(exists=True, desc='log-determinant of the Jacobian of the warp')
+    momentum = File(exists=True, desc='momentum that was shot; shortened if a map would fold')
     trace = File(exists=True, desc='metric, time steps and energies (JSON)')
 
 
 class GeodesicShooting(SimpleInterface):
-    """Shoot a momentum to the maps between template and subject, both on the template grid.
+    """Shoot a momentum: compute the maps between template and subject, on the template grid.
 
-    Neither map folds: a momentum whose maps would is shortened until they do not.
+    Neither map folds: if one would, the momentum is shortened until both are invertible.
 
     Examples
     --------
@@ -158,7 +161,9 @@ class GeodesicShooting(SimpleInterface):
             shot, geodesic = lddmm.shoot_invertible(momentum, metric)
         except ValueError as error:
             raise InputError(
-                f'{self.inputs.momentum}: {error}; look at the mask and the affine.'
+                str(error),
+                advice='check the brain mask and the affine',
+                path=self.inputs.momentum,
             ) from error
         warp, inverse = geodesic.phi.cpu(), geodesic.phi_inverse.cpu()
         if self.inputs.direction == 'subject-to-template':

@@ -1,10 +1,10 @@
-"""The geodesics: metric, fields, shooting, similarity, matching and diagnostics."""
+"""LDDMM on voxel grids: metric, vector fields, shooting, similarity, matching and diagnostics."""
 
 from __future__ import annotations
 
 from deepreg_wf.lddmm import diagnostics, fields
 from deepreg_wf.lddmm.images import normalise
-from deepreg_wf.lddmm.lbfgs import Schedule
+from deepreg_wf.lddmm.lbfgs import MatchingSchedule
 from deepreg_wf.lddmm.legacy import ORIGINAL_METRIC, shoot_original
 from deepreg_wf.lddmm.matching import DEFAULT_SIMILARITY, Match, match
 from deepreg_wf.lddmm.metric import DEFAULT_METRIC, Metric
@@ -19,8 +19,8 @@ __all__ = [
     'SSD',
     'Geodesic',
     'Match',
+    'MatchingSchedule',
     'Metric',
-    'Schedule',
     'diagnostics',
     'fields',
     'match',

@@ -1,8 +1,7 @@
-"""The energy that a matching lowers, and its gradient."""
+"""The energy that matching minimises, and its gradient."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,47 +11,68 @@ from torch import Tensor
 from deepreg_wf.lddmm import fields
 from deepreg_wf.lddmm.lattice import Lattice
 from deepreg_wf.lddmm.metric import Metric
-from deepreg_wf.lddmm.shooting import Path, follow, steps_needed
+from deepreg_wf.lddmm.shooting import GeodesicEnd, integrate, steps_needed
 from deepreg_wf.lddmm.similarity import LNCC, SSD, Mismatch
 
 MIN_JACOBIAN = 0.1
-"""Least local volume change that a step may lead to, either way.
+"""Smallest Jacobian determinant that an iteration may reach; the largest is its inverse.
 
-The metric makes folds costly but not impossible on a grid, so a step towards one is not taken.
+The metric makes folds costly, but on a grid not impossible.
 """
 
-MAX_STEPS = 40
-"""A momentum that needs more time steps than this is no step towards an alignment of brains."""
+MAX_TIME_STEPS = 40
+"""Most time steps of a momentum that can align brains; one that needs more is rejected."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two images, (X, Y, Z), and the weights of their voxels."""
+class ImagePair:
+    """Two images and the weights of their voxels.
+
+    Attributes
+    ----------
+    moving, fixed : Tensor, shape (X, Y, Z)
+        Images on the same grid.
+    moving_weight, fixed_weight : Tensor, shape (X, Y, Z), or None
+        Weights of the voxels of each; None for 1 everywhere.
+    """
 
     moving: Tensor
     fixed: Tensor
     moving_weight: Tensor | None = None
     fixed_weight: Tensor | None = None
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Pair:
-        """Change all images alike."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> ImagePair:
+        """Return the pair with a function applied to all images and weights.
+
+        Parameters
+        ----------
+        change : callable
+            Takes an image and returns one.
+
+        Returns
+        -------
+        ImagePair
+            The changed images and weights.
+        """
         images = (self.moving, self.fixed, self.moving_weight, self.fixed_weight)
         changed = (None if image is None else change(image) for image in images)
-        return Pair(*changed)  # type: ignore[arg-type]
+        return ImagePair(*changed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Energy:
-    """``1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1)`` at one resolution.
+    """Energy ``1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1)`` of a momentum at one resolution.
 
     Attributes
     ----------
-    moving, moving_weight : Tensor, shape (X, Y, Z)
-        I0 and the weight of its voxels.
+    moving : Tensor, shape (X, Y, Z)
+        I0.
+    moving_weight : Tensor, shape (X, Y, Z), or None
+        Weight of each voxel of I0.
     lattice : Lattice
-        Where the momenta are, around the images.
+        Lattice of the momenta, around the images.
     mismatch : callable
-        The energy of a warped moving image.
+        Dissimilarity of a warped moving image to I1.
     """
 
     moving: Tensor
@@ -61,52 +81,115 @@ class Energy:
     mismatch: Mismatch
 
     @classmethod
-    def of(cls, pair: Pair, lattice: Lattice, similarity: SSD | LNCC) -> Energy:
-        """The energy of a pair of images that the lattice lies around."""
-        mismatch = similarity.against(pair.fixed, lattice.image.spacing, pair.fixed_weight)
+    def from_pair(cls, pair: ImagePair, lattice: Lattice, similarity: SSD | LNCC) -> Energy:
+        """Return the energy of a pair of images.
+
+        Parameters
+        ----------
+        pair : ImagePair
+            The images.
+        lattice : Lattice
+            Lattice around them.
+        similarity : SSD or LNCC
+            Similarity of images.
+
+        Returns
+        -------
+        Energy
+            The energy.
+        """
+        spacing = lattice.image_metric.spacing
+        mismatch = similarity.bind(pair.fixed, spacing, pair.fixed_weight)
         return cls(pair.moving, pair.moving_weight, lattice, mismatch)
 
     @property
     def metric(self) -> Metric:
-        """Metric on the lattice, where the momenta are."""
+        """Metric on the lattice of the momenta."""
         return self.lattice.metric
 
     @property
     def spacing(self) -> float:
-        """Largest voxel size of the level, in millimetres."""
-        return max(self.lattice.image.spacing)
+        """Largest voxel size of the images, in millimetres."""
+        return max(self.lattice.image_metric.spacing)
 
-    def __call__(self, momentum: Tensor) -> tuple[float, Tensor]:
-        """Energy and its L2 gradient on the lattice, (3, X, Y, Z); infinite where it folds."""
+    def __call__(self, momentum: Tensor) -> tuple[float, Tensor] | None:
+        """Return the energy of a momentum and its gradient, or None if the map folds.
+
+        Parameters
+        ----------
+        momentum : Tensor, shape (3, X, Y, Z)
+            m0, on the lattice.
+
+        Returns
+        -------
+        tuple of float and Tensor, shape (3, X, Y, Z), or None
+            The energy and its L2 gradient on the lattice.
+        """
         variable = momentum.detach().requires_grad_()
         with torch.enable_grad():
             energy = self.value(variable)
-            if not energy.isfinite():
-                return math.inf, torch.zeros_like(momentum)
+            if energy is None:
+                return None
             (gradient,) = torch.autograd.grad(energy, variable)
         return float(energy.detach()), gradient
 
-    def value(self, momentum: Tensor) -> Tensor:
-        """Energy of a momentum on the lattice, differentiable; infinite where it folds."""
-        steps = steps_needed(momentum.detach(), self.lattice)
-        if steps > MAX_STEPS:
-            return momentum.new_tensor(math.inf)
-        return self.at_end(follow(momentum, self.lattice, steps), momentum)
+    def value(self, momentum: Tensor) -> Tensor | None:
+        """Return the energy of a momentum.
 
-    def at_end(self, path: Path, momentum: Tensor) -> Tensor:
-        """Energy of a momentum whose path is known."""
-        inverse = self.lattice.displacement(path.inverse)
+        Parameters
+        ----------
+        momentum : Tensor, shape (3, X, Y, Z)
+            m0, on the lattice.
+
+        Returns
+        -------
+        Tensor, shape (), or None
+            The energy, differentiable; None if the map folds.
+        """
+        steps = steps_needed(momentum.detach(), self.lattice)
+        if steps > MAX_TIME_STEPS:
+            return None
+        return self.at_endpoint(integrate(momentum, self.lattice, steps), momentum)
+
+    def at_endpoint(self, end: GeodesicEnd, momentum: Tensor) -> Tensor | None:
+        """Return the energy of a momentum that has been shot already.
+
+        Parameters
+        ----------
+        end : GeodesicEnd
+            End of its geodesic.
+        momentum : Tensor, shape (3, X, Y, Z)
+            m0, on the lattice.
+
+        Returns
+        -------
+        Tensor, shape (), or None
+            The energy, differentiable; None if the map folds.
+        """
+        inverse = self.lattice.displacement(end.inverse)
         if not is_diffeomorphic(inverse.detach()):
-            return momentum.new_tensor(math.inf)
+            return None
         warped = fields.interpolate(self.moving.unsqueeze(0), inverse)[0]
         weight = None
         if self.moving_weight is not None:
             weight = fields.interpolate(self.moving_weight.unsqueeze(0), inverse)[0]
-        return self.lattice.metric.energy(momentum) / 2 + self.mismatch(warped, weight)
+        energy = self.lattice.metric.energy(momentum) / 2 + self.mismatch(warped, weight)
+        return energy if energy.isfinite() else None
 
 
 def is_diffeomorphic(displacement: Tensor) -> bool:
-    """Whether no voxel of a map shrinks or grows beyond `MIN_JACOBIAN`, let alone folds."""
+    """Tell whether all Jacobian determinants of a map are within `MIN_JACOBIAN` and its inverse.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (3, X, Y, Z)
+        In voxels.
+
+    Returns
+    -------
+    bool
+        False also if a value is not finite.
+    """
     determinant = fields.jacobian_determinant(displacement)
-    # False for NaN too.
+    # Comparisons with NaN are false.
     return bool(determinant.min() > MIN_JACOBIAN and determinant.max() < 1 / MIN_JACOBIAN)

@@ -1,4 +1,4 @@
-"""Intensities as matching expects them."""
+"""Intensity scaling, padding, averaging and cropping of images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ ROBUST_MAXIMUM = 0.995
 
 
 def normalise(image: Tensor) -> Tensor:
-    """Scale an image of a brain on empty ground to [0, 1].
+    """Scale an image of a brain on an empty background to [0, 1].
 
-    What is not finite or negative becomes 0; what exceeds the robust maximum becomes 1.
+    Values that are not finite or are negative become 0; values above the quantile
+    `ROBUST_MAXIMUM` of the positive ones become 1.
 
     Parameters
     ----------
     image : Tensor, shape (X, Y, Z)
+        The image.
 
     Returns
     -------
     Tensor, shape (X, Y, Z)
+        The scaled image.
 
     Raises
     ------
@@ -32,19 +35,45 @@ def normalise(image: Tensor) -> Tensor:
     brain = image[image > 0]
     if brain.numel() == 0:
         raise ValueError('the image has no positive voxel')
-    # Sorted by kthvalue: torch.quantile refuses more than 16 million values.
+    # torch.quantile refuses more than 16 million values; kthvalue does not.
     rank = max(1, round(ROBUST_MAXIMUM * brain.numel()))
     return (image / brain.kthvalue(rank).values).clamp_max(1)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Add zeros at the far end of the last three axes up to a multiple of `multiple`."""
+    """Add zeros at the far end of the last three axes, up to a multiple of a number.
+
+    Parameters
+    ----------
+    image : Tensor, shape (..., X, Y, Z)
+        The image.
+    multiple : int
+        Divisor of the new lengths.
+
+    Returns
+    -------
+    Tensor, shape (..., X', Y', Z')
+        The padded image.
+    """
     widths = [width for n in reversed(image.shape[-3:]) for width in (0, -n % multiple)]
     return F.pad(image, widths)
 
 
 def block_average(image: Tensor, factor: int) -> Tensor:
-    """Average over blocks of `factor` voxels a side along the last three axes."""
+    """Average an image over cubes of voxels.
+
+    Parameters
+    ----------
+    image : Tensor, shape (..., X, Y, Z)
+        The image.
+    factor : int
+        Voxels along each side of a cube.
+
+    Returns
+    -------
+    Tensor, shape (..., X // factor, Y // factor, Z // factor)
+        The averages.
+    """
     if factor == 1:
         return image
     batch = image.reshape(1, -1, *image.shape[-3:])
@@ -53,15 +82,28 @@ def block_average(image: Tensor, factor: int) -> Tensor:
     )
 
 
-def content_box(image: Tensor, room: int) -> tuple[slice, slice, slice]:
-    """Where an image, (X, Y, Z), is not empty, with some voxels of room; all, if it is empty."""
+def content_box(image: Tensor, margin: int) -> tuple[slice, slice, slice]:
+    """Return the bounding box of the positive voxels of an image.
+
+    Parameters
+    ----------
+    image : Tensor, shape (X, Y, Z)
+        The image.
+    margin : int
+        Voxels added on each side, within the grid.
+
+    Returns
+    -------
+    tuple of 3 slice
+        The box; the whole grid if no voxel is positive.
+    """
     occupied = torch.nonzero(image > 0)
     if not len(occupied):
         x, y, z = (slice(0, n) for n in image.shape)
         return x, y, z
     first, last = occupied.amin(dim=0).tolist(), occupied.amax(dim=0).tolist()
     x, y, z = (
-        slice(max(0, a - room), min(n, b + 1 + room))
+        slice(max(0, a - margin), min(n, b + 1 + margin))
         for a, b, n in zip(first, last, image.shape, strict=True)
     )
     return x, y, z

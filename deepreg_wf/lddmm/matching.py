@@ -1,4 +1,4 @@
-"""Image matching: the initial momentum whose geodesic carries one image onto another."""
+"""Image matching: the initial momentum whose geodesic warps one image onto another."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepreg_wf.lddmm.energy import Energy, Pair
+from deepreg_wf.lddmm.energy import Energy, ImagePair
 from deepreg_wf.lddmm.images import block_average, content_box, pad_to_multiple
 from deepreg_wf.lddmm.lattice import Lattice, coarsest_spacing
-from deepreg_wf.lddmm.lbfgs import Progress, Schedule, minimise
+from deepreg_wf.lddmm.lbfgs import MatchingSchedule, Progress, minimise
 from deepreg_wf.lddmm.metric import Metric
 from deepreg_wf.lddmm.similarity import LNCC, SSD
 
 DEFAULT_SIMILARITY = LNCC(width=2.0, weight=0.2)
+"""Similarity of T1-weighted brains."""
 
-NEGLIGIBLE_GAIN = 1 / 125
-"""As that of `Lattice`, but on the way to a momentum: a lattice of 4 mm, five times as fast."""
+MATCHING_GAIN_CUTOFF = 1 / 125
+"""As `SHOOTING_GAIN_CUTOFF`, for matching: a lattice of 4 mm, which is five times as fast."""
 
-VOXELS_PER_POINT = 2
-"""Voxels of a level to a point of its lattice, each way.
+VOXELS_PER_LATTICE_SPACING = 2
+"""Least spacing of the lattice of a level, in voxels of that level.
 
-The forces of images are products with their gradients, and bring frequencies that the images of a
-level do not tell apart from those of the next.
+The forces of images are products with their gradients, and contain frequencies that are aliased on
+the voxels of the level.
 """
 
 
 @dataclass(frozen=True)
 class Match:
-    """A matching and the way to it.
+    """Result of a matching.
 
     Attributes
     ----------
     momentum : Tensor, shape (3, X, Y, Z)
-        Initial momentum m_0; no step of the way led to a fold, and `shoot_invertible` sees to it
-        that it does not fold on a finer lattice either.
+        Initial momentum m_0. Its map does not fold on the lattice of the matching. Shoot it by
+        `shoot_invertible`, whose lattice is finer.
     energies : tuple of tuple of float
         Energy before and after each iteration, per level, coarsest first.
     spacings : tuple of float
@@ -53,66 +54,80 @@ def match(
     metric: Metric,
     *,
     similarity: SSD | LNCC,
-    schedule: Schedule | None = None,
-    mask: Tensor | None = None,
+    schedule: MatchingSchedule | None = None,
+    fixed_mask: Tensor | None = None,
     moving_mask: Tensor | None = None,
-    start: Tensor | None = None,
+    initial_momentum: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Match:
     """Minimise ``E(m0) = 1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1)``, coarse to fine.
 
-    L-BFGS preconditioned by the operator L, that is, in the Hilbert space of the metric, where
-    the regularity term has the identity as its Hessian at every resolution.
+    The method is L-BFGS preconditioned by the operator L, that is, in the Hilbert space of the
+    metric, where the Hessian of the regularity term is the identity at every resolution.
 
     Parameters
     ----------
     moving, fixed : Tensor, shape (X, Y, Z)
         I0 and I1, on the grid of `metric`, intensities in [0, 1].
     metric : Metric
+        Metric on the voxels of the images.
     similarity : SSD or LNCC
-    schedule : Schedule, optional
-    mask, moving_mask : Tensor, shape (X, Y, Z), optional
+        Similarity of images.
+    schedule : MatchingSchedule, optional
+        Resolution levels and iterations.
+    fixed_mask, moving_mask : Tensor, shape (X, Y, Z), optional
         Weight of each voxel of `fixed` and of `moving`, zero where it is not to be matched: a
         lesion, or tissue that the image lacks.
-    start : Tensor, shape (3, X, Y, Z), optional
-        Momentum to start from; the identity by default.
+    initial_momentum : Tensor, shape (3, X, Y, Z), optional
+        Momentum to start from; zero by default.
     progress : callable, optional
+        Called after each iteration; see `Progress`.
 
     Returns
     -------
     Match
+        The momentum, and the energies of all iterations.
     """
-    schedule = schedule or Schedule()
+    schedule = schedule or MatchingSchedule()
     halvings = len(schedule.levels(metric.spacing)) - 1
     box = (..., *content_box(torch.maximum(moving, fixed), 2**halvings))
 
-    def cut(image: Tensor | None) -> Tensor | None:
+    def crop(image: Tensor | None) -> Tensor | None:
         return None if image is None else image[box]
 
-    pair = Pair(moving[box], fixed[box], cut(moving_mask), cut(mask))
+    pair = ImagePair(moving[box], fixed[box], crop(moving_mask), crop(fixed_mask))
+    found, energies = _match_levels(
+        pair, metric, similarity, schedule, crop(initial_momentum), progress
+    )
     momentum = torch.zeros(3, *moving.shape, dtype=moving.dtype, device=moving.device)
-    inside = momentum[box]
-    found, energies = _descend(pair, metric, similarity, schedule, cut(start), progress)
-    inside.copy_(found)
+    momentum[box] = found
     spacings = tuple(max(metric.spacing) * 2**level for level in range(halvings, -1, -1))
     return Match(momentum, energies, spacings)
 
 
-def _descend(
-    pair: Pair,
+def _match_levels(
+    pair: ImagePair,
     metric: Metric,
     similarity: SSD | LNCC,
-    schedule: Schedule,
-    start: Tensor | None,
+    schedule: MatchingSchedule,
+    initial_momentum: Tensor | None,
     progress: Progress | None,
 ) -> tuple[Tensor, tuple[tuple[float, ...], ...]]:
-    """Minimise level by level; the momentum on the voxels of the pair, and the energies."""
+    """Minimise the energy level by level, coarse to fine.
+
+    Returns
+    -------
+    momentum : Tensor, shape (3, X, Y, Z)
+        On the voxels of the pair.
+    energies : tuple of tuple of float
+        Energy before the first and after each iteration, per level.
+    """
     levels = schedule.levels(metric.spacing)
     coarsest = 2 ** (len(levels) - 1)
     shape = pair.moving.shape
-    if start is None:
-        start = pair.moving.new_zeros(3, *shape)
-    momentum = pad_to_multiple(start, coarsest)
+    if initial_momentum is None:
+        initial_momentum = pair.moving.new_zeros(3, *shape)
+    momentum = pad_to_multiple(initial_momentum, coarsest)
     pair = pair.map(lambda image: pad_to_multiple(image, coarsest))
     grid = metric.with_grid(pair.moving.shape, metric.spacing)
     energies = []
@@ -120,17 +135,17 @@ def _descend(
         factor = coarsest // 2**level
         level_pair = pair.map(lambda image, factor=factor: block_average(image, factor))  # type: ignore[misc]
         lattice = _lattice_of_level(grid, factor)
-        problem = Energy.of(level_pair, lattice.coarsened(factor), similarity)
-        begin = lattice.restrict(momentum)
-        found, trace = minimise(problem, begin, iterations, schedule, progress)
-        # What the lattice is too coarse for stays as it was.
-        momentum = momentum + lattice.lift(found - begin)
+        energy = Energy.from_pair(level_pair, lattice.coarsened(factor), similarity)
+        start = lattice.restrict(momentum)
+        found, trace = minimise(energy, start, iterations, schedule, progress)
+        # Adding the change keeps the frequencies of the momentum that the lattice lacks.
+        momentum = momentum + lattice.lift(found - start)
         energies.append(tuple(trace))
     return momentum[:, : shape[0], : shape[1], : shape[2]], tuple(energies)
 
 
 def _lattice_of_level(grid: Metric, factor: int) -> Lattice:
-    """Where the momenta are that match blocks of `factor` voxels a side."""
-    spacing = VOXELS_PER_POINT * factor * min(grid.spacing)
-    spacing = max(spacing, coarsest_spacing(grid, NEGLIGIBLE_GAIN))
+    """Return the lattice of the momenta at a level that averages `factor` voxels a side."""
+    spacing = VOXELS_PER_LATTICE_SPACING * factor * min(grid.spacing)
+    spacing = max(spacing, coarsest_spacing(grid, MATCHING_GAIN_CUTOFF))
     return Lattice.around(grid, spacing=spacing)

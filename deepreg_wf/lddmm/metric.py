@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 
-class Parameters(TypedDict):
-    """What defines a metric, whatever the grid; see `Metric`."""
+class MetricParameters(TypedDict):
+    """Parameters of a metric, which do not depend on the grid; see `Metric`."""
 
     alpha: float
     beta: float
@@ -21,8 +21,8 @@ class Parameters(TypedDict):
     discrete: bool
 
 
-DEFAULT_METRIC = Parameters(alpha=0.5, beta=0.5, gamma=0.03, power=2, discrete=False)
-"""Metric of our own momenta: a kernel of 4 mm decay length, smooth enough not to fold."""
+DEFAULT_METRIC = MetricParameters(alpha=0.5, beta=0.5, gamma=0.03, power=2, discrete=False)
+"""Default metric: a kernel with a decay length of 4 mm, smooth enough to avoid folds."""
 
 
 class Metric:
@@ -44,18 +44,33 @@ class Metric:
     power : int
         1 is the metric of Quicksilver; 2 makes the velocities continuously differentiable.
     discrete : bool
-        Take the derivatives in L as differences between voxels, as the original implementation
-        does, and not as those of the band-limited field through the voxels. Only the latter
-        means the same at every spacing.
-    dtype, device
-        Of the tensors that the metric is applied to.
+        Take the derivatives in L as differences between voxels, as the original Quicksilver does,
+        and not as those of the band-limited field through the voxels. Only the latter are the
+        same at every spacing.
+    dtype : torch.dtype
+        Type of the tensors that the metric is applied to.
+    device : torch.device or str
+        Device of these tensors.
+
+    Raises
+    ------
+    ValueError
+        If the power is less than 1.
 
     Notes
     -----
-    Per frequency L is a diagonal matrix plus a matrix of rank one, which the Sherman-Morrison
-    formula inverts (Yang et al., NeuroImage 2017, section 2.1, for the operator). Where discrete,
-    it has second differences for the Laplacian and the diagonal of ``grad div``, products of
-    central differences off the diagonal.
+    The operator is that of Yang et al., NeuroImage 2017, section 2.1. At each frequency its first
+    power is a symmetric matrix of shape (3, 3), a diagonal one plus one of rank one::
+
+        L = diag(d) + beta s s^T
+        d_i = gamma - alpha (c_0 + c_1 + c_2) - beta (c_i + s_i^2)
+
+    where ``c_i`` and ``1j * s_i`` are the symbols of the second and first derivative along axis i.
+    For band-limited fields ``c_i = -k_i^2`` and ``s_i = k_i``, so that ``L = (gamma + alpha |k|^2)
+    I + beta k k^T``. For discrete derivatives they are those of second and central differences.
+    The Sherman-Morrison formula gives the kernel::
+
+        K = diag(1/d) - beta (s/d) (s/d)^T / (1 + beta s^T (s/d))
     """
 
     def __init__(
@@ -85,9 +100,9 @@ class Metric:
         return self.spacing[0] * self.spacing[1] * self.spacing[2]
 
     @property
-    def parameters(self) -> Parameters:
-        """What defines the metric, whatever the grid."""
-        return Parameters(
+    def parameters(self) -> MetricParameters:
+        """Parameters of the metric, which do not depend on the grid."""
+        return MetricParameters(
             alpha=self.alpha,
             beta=self.beta,
             gamma=self.gamma,
@@ -101,12 +116,25 @@ class Metric:
         return math.sqrt(self.alpha / self.gamma)
 
     def with_grid(self, shape: Sequence[int], spacing: Sequence[float]) -> Metric:
-        """Return the same metric on another grid."""
+        """Return the same metric on another grid.
+
+        Parameters
+        ----------
+        shape : sequence of 3 int
+            Number of voxels along each axis.
+        spacing : sequence of 3 float
+            Voxel size along each axis, in millimetres.
+
+        Returns
+        -------
+        Metric
+            The metric, with the same parameters, type and device.
+        """
         return Metric(shape, spacing, **self.parameters, dtype=self.dtype, device=self.device)
 
     @property
-    def root(self) -> Metric:
-        """The metric on this grid whose kernel, applied twice, is that of this one.
+    def square_root(self) -> Metric:
+        """The metric on the same grid whose kernel, applied twice, is the kernel of this one.
 
         Raises
         ------
@@ -114,17 +142,18 @@ class Metric:
             If the power is odd.
         """
         if self.power % 2:
-            raise ValueError(f'a metric of power {self.power} has no root of its own kind')
+            raise ValueError(f'a metric of power {self.power} has no square root of this kind')
         parameters = self.parameters
         parameters['power'] //= 2
         return Metric(self.shape, self.spacing, **parameters, dtype=self.dtype, device=self.device)
 
     def velocity(self, momentum: Tensor) -> Tensor:
-        """Smooth a momentum to the velocity ``v = K m``.
+        """Return the velocity ``v = K m`` of a momentum.
 
         Parameters
         ----------
         momentum : Tensor, shape (..., 3, X, Y, Z)
+            Per mm^3.
 
         Returns
         -------
@@ -135,9 +164,17 @@ class Metric:
         return smoothed
 
     def momentum(self, velocity: Tensor) -> Tensor:
-        """Return the momentum ``m = L v`` of a velocity, both of shape (..., 3, X, Y, Z).
+        """Return the momentum ``m = L v`` of a velocity.
 
-        Differentiable, as `velocity` is.
+        Parameters
+        ----------
+        velocity : Tensor, shape (..., 3, X, Y, Z)
+            In millimetres per unit time.
+
+        Returns
+        -------
+        Tensor, shape (..., 3, X, Y, Z)
+            Per mm^3. Differentiable.
         """
         result = velocity
         for _ in range(self.power):
@@ -147,16 +184,35 @@ class Metric:
     def energy(self, momentum: Tensor, velocity: Tensor | None = None) -> Tensor:
         """Return ``<m, K m>``, the squared norm of the velocity, integrated over mm^3.
 
-        Of momenta of shape (..., 3, X, Y, Z), a number for each.
+        Parameters
+        ----------
+        momentum : Tensor, shape (..., 3, X, Y, Z)
+            m.
+        velocity : Tensor, shape (..., 3, X, Y, Z), optional
+            K m, if it is known.
+
+        Returns
+        -------
+        Tensor, shape (...), float64
+            One number for each momentum.
         """
         if velocity is None:
             velocity = self.velocity(momentum)
-        # Summed in double: a million float32 products would lose the digits that the drift needs.
+        # In double precision: a float32 sum of a million products is too coarse for the energy
+        # drift of a geodesic.
         products = (momentum * velocity).sum(dim=(-4, -3, -2, -1), dtype=torch.float64)
         return products * self.voxel_volume
 
     def _frequencies(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Symbols of second (mm^-2) and first (mm^-1, over i) derivatives per axis, frequency."""
+        """Return c and s of the class notes: the symbols of the derivatives along each axis.
+
+        Returns
+        -------
+        second : list of 3 Tensor, float64
+            c, in mm^-2; each broadcasts to shape (X, Y, Z // 2 + 1).
+        first : list of 3 Tensor, float64
+            s, in mm^-1.
+        """
         second, first = [], []
         for axis, (n, h) in enumerate(zip(self.shape, self.spacing, strict=True)):
             cycles = torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq
@@ -173,12 +229,13 @@ class Metric:
         return second, first
 
     def _diagonal(self, second: Sequence[Tensor], first: Sequence[Tensor]) -> list[Tensor]:
+        """Return d of the class notes."""
         scalar = self.gamma - self.alpha * (second[0] + second[1] + second[2])
         return [scalar - self.beta * (c + s * s) for c, s in zip(second, first, strict=True)]
 
     @functools.cached_property
     def _operator(self) -> Tensor:
-        """Symbol of L to the first power, laid out as that of K."""
+        """Symbol of L to the first power, in the layout of `_kernel`."""
         second, first = self._frequencies()
         products = [self.beta * first[i] * first[j] for i, j in _OFF_DIAGONAL]
         squares = [self.beta * s * s for s in first]
@@ -191,9 +248,10 @@ class Metric:
     def _kernel(self) -> Tensor:
         """Upper triangle of the symbol of K, shape (6, X, Y, Z // 2 + 1).
 
-        The order is xx, yy, zz, xy, xz, yz. Complex, since the product with a complex spectrum
-        then runs without a strided view.
+        The order is xx, yy, zz, xy, xz, yz. The symbol is real but stored as complex numbers, with
+        which the product with a spectrum needs no strided view.
         """
+        # The Sherman-Morrison formula of the class notes: `inverse` is 1/d, `damped` is s/d.
         second, first = self._frequencies()
         inverse = [1 / d for d in self._diagonal(second, first)]
         damped = [d * s for d, s in zip(inverse, first, strict=True)]
@@ -211,24 +269,24 @@ class Metric:
 
 
 _OFF_DIAGONAL = ((0, 1), (0, 2), (1, 2))
-_ENTRY = ((0, 3, 4), (3, 1, 5), (4, 5, 2))
+_ENTRY_INDEX = ((0, 3, 4), (3, 1, 5), (4, 5, 2))
 
 
 def _symmetric_product(a: Tensor, b: Tensor) -> Tensor:
-    """Product of two commuting symmetric 3x3 matrices stored as six entries."""
+    """Return the product of two commuting symmetric 3x3 matrices, each stored as six entries."""
 
     def entry(i: int, j: int) -> Tensor:
         return (
-            a[_ENTRY[i][0]] * b[_ENTRY[0][j]]
-            + a[_ENTRY[i][1]] * b[_ENTRY[1][j]]
-            + a[_ENTRY[i][2]] * b[_ENTRY[2][j]]
+            a[_ENTRY_INDEX[i][0]] * b[_ENTRY_INDEX[0][j]]
+            + a[_ENTRY_INDEX[i][1]] * b[_ENTRY_INDEX[1][j]]
+            + a[_ENTRY_INDEX[i][2]] * b[_ENTRY_INDEX[2][j]]
         )
 
     return torch.stack([entry(i, i) for i in range(3)] + [entry(i, j) for i, j in _OFF_DIAGONAL])
 
 
 class _ApplySymbol(torch.autograd.Function):
-    """Multiplication by K or L in the frequency domain; symmetric, each is its own backward."""
+    """Multiplication by K or L in the frequency domain, which is its own adjoint."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, m: Tensor, symbol: Tensor) -> Tensor:
@@ -241,11 +299,24 @@ class _ApplySymbol(torch.autograd.Function):
 
 
 def _multiply(m: Tensor, symbol: Tensor) -> Tensor:
-    """Product with a symmetric matrix per frequency, given by its six entries."""
+    """Multiply the spectrum of a field by a symmetric matrix per frequency.
+
+    Parameters
+    ----------
+    m : Tensor, shape (..., 3, X, Y, Z)
+        The field.
+    symbol : Tensor, shape (6, X, Y, Z // 2 + 1)
+        The six entries of the matrices.
+
+    Returns
+    -------
+    Tensor, shape (..., 3, X, Y, Z)
+        The product.
+    """
     spectrum = torch.fft.rfftn(m, dim=(-3, -2, -1))
     result = torch.empty_like(spectrum)
     first, second, third = spectrum.unbind(-4)
-    for out, (x, y, z) in zip(result.unbind(-4), _ENTRY, strict=True):
+    for out, (x, y, z) in zip(result.unbind(-4), _ENTRY_INDEX, strict=True):
         torch.mul(first, symbol[x], out=out)
         out.addcmul_(second, symbol[y]).addcmul_(third, symbol[z])
     product: Tensor = torch.fft.irfftn(result, s=m.shape[-3:], dim=(-3, -2, -1))

@@ -1,11 +1,10 @@
 """Geodesic shooting: from an initial momentum to a diffeomorphism and its inverse.
 
 The momentum obeys ``dm/dt = -ad*_v m`` with ``v = K m``, the Euler-Poincare equation (Miller,
-Trouve and Younes, JMIV 2006), and the inverse map is carried along, ``d psi/dt = -(D psi) v``.
-Both are solved on a `Lattice` in the space of its band-limited fields (the idea is that of Zhang
-and Fletcher, IPMI 2015). There ``ad*`` is the exact transpose of ``ad``, so that the energy
-``<m, K m>`` cannot change but by the time steps, however rough the momentum. No field is
-interpolated.
+Trouve and Younes, JMIV 2006), and the inverse map psi is transported, ``d psi/dt = -(D psi) v``.
+Both are solved on a `Lattice` in the space of its band-limited fields (as in Zhang and Fletcher,
+IPMI 2015). There ``ad*`` is the exact transpose of ``ad``, so that only the time discretisation
+changes the energy ``<m, K m>``, however rough the momentum. No field is interpolated.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from torch import Tensor
 from deepreg_wf.lddmm import fields
 from deepreg_wf.lddmm.lattice import Lattice
 from deepreg_wf.lddmm.metric import Metric
-from deepreg_wf.lddmm.spectral import along
+from deepreg_wf.lddmm.spectral import multiply_axis
 
-MIN_STEPS = 4
-"""Fewest time steps; on smooth momenta more of them change the maps by less than 0.01 voxel."""
+MIN_TIME_STEPS = 4
+"""Fewest time steps; more change the maps of smooth momenta by less than 0.01 voxel."""
 
-SHORTER = 0.95
-"""What is left of a momentum that folds, at each attempt."""
+SHRINK = 0.95
+"""Factor by which a momentum whose map folds is shortened, as often as needed."""
 
 MAX_COURANT = 0.8
-"""Most lattice points that a point may travel in a step; RK4 is stable to 2.8 / pi."""
+"""Most lattice spacings that a point may move in a time step; RK4 is stable up to 2.8 / pi."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Geodesic:
     phi_inverse : Tensor, shape (..., 3, X, Y, Z)
         Displacement of the inverse map, in voxels; an image I0 deforms as ``I0 o phi^-1``.
     energy : Tensor, shape (steps + 1, ...), float64
-        ``<m_t, K m_t>`` along the path; constant but for discretisation.
+        ``<m_t, K m_t>`` along the geodesic; constant but for discretisation.
     """
 
     phi: Tensor
@@ -51,29 +50,31 @@ class Geodesic:
 
     @property
     def energy_drift(self) -> float:
-        """Largest relative departure of the energy from its start."""
+        """Largest relative difference of the energy from its value at the start."""
         start = self.energy[0]
         change = torch.where(start > 0, (self.energy - start) / start, 0.0)
         return float(change.abs().max())
 
 
 def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geodesic:
-    """Follow the geodesic of an initial momentum for unit time, there and back.
+    """Compute both maps of the geodesic of an initial momentum, for unit time.
 
-    The way back, from minus the momentum at the end, retraces the path; the inverse map of it is
-    the forward map.
+    Shooting minus the final momentum retraces the geodesic backwards; the inverse map of that
+    geodesic is the forward map.
 
     Parameters
     ----------
     momentum : Tensor, shape (..., 3, X, Y, Z)
         m_0 per mm^3, components along the axes of the metric's grid; one, or a batch.
     metric : Metric
+        Metric on the voxels of the momentum.
     steps : int, optional
-        Number of time steps; by default as many as the largest velocity asks for.
+        Number of time steps; by default `steps_needed`.
 
     Returns
     -------
     Geodesic
+        End of the geodesic.
 
     Raises
     ------
@@ -84,31 +85,34 @@ def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geod
     with torch.no_grad():
         start = lattice.restrict(momentum)
         steps = steps or steps_needed(start, lattice)
-        there = follow(start, lattice, steps)
-        back = follow(-there.momentum, lattice, steps)
+        end = integrate(start, lattice, steps)
+        reverse = integrate(-end.momentum, lattice, steps)
         return Geodesic(
-            phi=lattice.displacement(back.inverse),
-            phi_inverse=lattice.displacement(there.inverse),
-            energy=there.energy,
+            phi=lattice.displacement(reverse.inverse),
+            phi_inverse=lattice.displacement(end.inverse),
+            energy=end.energy,
         )
 
 
 def shoot_invertible(momentum: Tensor, metric: Metric) -> tuple[Tensor, Geodesic]:
-    """Shoot a momentum, shortened until neither map folds anywhere, should one do so at all.
+    """Shoot a momentum, after shortening it until neither map folds.
 
-    Geodesics do not fold, but their samples can: between two points the true map may bend by more
-    than a straight line between their displacements tells.
+    The maps of a geodesic do not fold, but their samples can: between two voxels the true map may
+    bend more than a linear interpolation of their displacements.
 
     Parameters
     ----------
     momentum : Tensor, shape (3, X, Y, Z)
+        m_0 per mm^3.
     metric : Metric
+        Metric on the voxels of the momentum.
 
     Returns
     -------
     momentum : Tensor, shape (3, X, Y, Z)
-        The very tensor that was given, where nothing folds.
+        The shortened momentum; the tensor that was given, if nothing folds.
     geodesic : Geodesic
+        End of its geodesic.
 
     Raises
     ------
@@ -117,12 +121,13 @@ def shoot_invertible(momentum: Tensor, metric: Metric) -> tuple[Tensor, Geodesic
     """
     geodesic = shoot(momentum, metric)
     while _folds(geodesic.phi) or _folds(geodesic.phi_inverse):
-        momentum = SHORTER * momentum
+        momentum = SHRINK * momentum
         geodesic = shoot(momentum, metric)
     return momentum, geodesic
 
 
 def _folds(displacement: Tensor) -> bool:
+    """Tell whether a Jacobian determinant of a map is not positive."""
     smallest = float(fields.jacobian_determinant(displacement).min())
     if not math.isfinite(smallest):
         raise ValueError('shooting the momentum diverges')
@@ -130,14 +135,16 @@ def _folds(displacement: Tensor) -> bool:
 
 
 def shoot_inverse(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Tensor:
-    """Inverse map alone, differentiable with respect to the momentum.
+    """Compute the inverse map alone, differentiable with respect to the momentum.
 
     Parameters
     ----------
     momentum : Tensor, shape (..., 3, X, Y, Z)
+        m_0 per mm^3.
     metric : Metric
+        Metric on the voxels of the momentum.
     steps : int, optional
-        Number of time steps; by default as many as the largest velocity asks for.
+        Number of time steps; by default `steps_needed`.
 
     Returns
     -------
@@ -146,12 +153,12 @@ def shoot_inverse(momentum: Tensor, metric: Metric, *, steps: int | None = None)
     """
     lattice = Lattice.around(metric)
     start = lattice.restrict(momentum)
-    path = follow(start, lattice, steps or steps_needed(start.detach(), lattice))
-    return lattice.displacement(path.inverse)
+    end = integrate(start, lattice, steps or steps_needed(start.detach(), lattice))
+    return lattice.displacement(end.inverse)
 
 
 @dataclass(frozen=True)
-class Path:
+class GeodesicEnd:
     """End of a geodesic on its lattice.
 
     Attributes
@@ -169,19 +176,22 @@ class Path:
     energy: Tensor
 
 
-def follow(momentum: Tensor, lattice: Lattice, steps: int) -> Path:
-    """Integrate momentum and inverse map by RK4; differentiable.
+def integrate(momentum: Tensor, lattice: Lattice, steps: int) -> GeodesicEnd:
+    """Integrate momentum and inverse map in time by RK4; differentiable.
 
     Parameters
     ----------
     momentum : Tensor, shape (..., 3, X, Y, Z)
-        m_0 on the lattice.
+        m_0 on the lattice, per mm^3.
     lattice : Lattice
+        The lattice.
     steps : int
+        Number of time steps.
 
     Returns
     -------
-    Path
+    GeodesicEnd
+        Momentum and inverse map at time 1, and the energy at each step.
     """
     metric, dt = lattice.metric, 1 / steps
     inverse = torch.zeros_like(momentum)
@@ -189,8 +199,8 @@ def follow(momentum: Tensor, lattice: Lattice, steps: int) -> Path:
 
     def rates(momentum: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         velocity = metric.velocity(momentum)
-        of_momentum, of_inverse = _Rates.apply(velocity, momentum, inverse, lattice)  # type: ignore[no-untyped-call]
-        return of_momentum, of_inverse, velocity
+        d_momentum, d_inverse = _TimeDerivatives.apply(velocity, momentum, inverse, lattice)  # type: ignore[no-untyped-call]
+        return d_momentum, d_inverse, velocity
 
     for _ in range(steps):
         m1, u1, velocity = rates(momentum, inverse)
@@ -201,11 +211,25 @@ def follow(momentum: Tensor, lattice: Lattice, steps: int) -> Path:
         momentum = momentum + dt / 6 * (m1 + 2 * m2 + 2 * m3 + m4)
         inverse = inverse + dt / 6 * (u1 + 2 * u2 + 2 * u3 + u4)
     energies.append(metric.energy(momentum.detach()))
-    return Path(momentum, inverse, torch.stack(energies))
+    return GeodesicEnd(momentum, inverse, torch.stack(energies))
 
 
 def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
-    """Time steps for which no point travels more than `MAX_COURANT` lattice points in one.
+    """Return the number of time steps of a geodesic.
+
+    In one step no point moves by more than `MAX_COURANT` lattice spacings.
+
+    Parameters
+    ----------
+    momentum : Tensor, shape (..., 3, X, Y, Z)
+        m_0 on the lattice, per mm^3.
+    lattice : Lattice
+        The lattice.
+
+    Returns
+    -------
+    int
+        1 for a momentum of zero, else at least `MIN_TIME_STEPS`.
 
     Raises
     ------
@@ -218,51 +242,89 @@ def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
         raise ValueError('the momentum has values that are not finite')
     if not fastest:
         return 1
-    return max(MIN_STEPS, math.ceil(fastest / MAX_COURANT))
+    return max(MIN_TIME_STEPS, math.ceil(fastest / MAX_COURANT))
 
 
 def adjoint(v: Tensor, w: Tensor, lattice: Lattice) -> Tensor:
-    """``ad_v w = (D v) w - (D w) v`` of velocities, (..., 3, X, Y, Z) each."""
+    """Return ``ad_v w = (D v) w - (D w) v``.
+
+    Parameters
+    ----------
+    v, w : Tensor, shape (..., 3, X, Y, Z)
+        Velocities on the lattice.
+    lattice : Lattice
+        The lattice.
+
+    Returns
+    -------
+    Tensor, shape (..., 3, X, Y, Z)
+        A velocity times a velocity gradient.
+    """
     return _derivative_along(v, w, lattice) - _derivative_along(w, v, lattice)
 
 
 def coadjoint(v: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
-    """``ad*_v m = (D v)^T m + div(m v)``, with ``<ad*_v m, w> = <m, ad_v w>`` for every w.
+    """Return ``ad*_v m = (D v)^T m + div(m v)``.
 
-    Exactly so on the lattice, since its derivatives are skew-symmetric.
+    Here ``div(m v)_i = sum_j d_j (m_i v_j)``, which is ``(D m) v + m div v`` in the literature. In
+    this form ``<ad*_v m, w> = <m, ad_v w>`` for every w, exactly, because the derivative matrices
+    of the lattice are skew-symmetric.
+
+    Parameters
+    ----------
+    v : Tensor, shape (..., 3, X, Y, Z)
+        Velocity on the lattice.
+    m : Tensor, shape (..., 3, X, Y, Z)
+        Momentum on the lattice.
+    lattice : Lattice
+        The lattice.
+
+    Returns
+    -------
+    Tensor, shape (..., 3, X, Y, Z)
+        Minus the time derivative of m where ``v = K m``.
     """
     return _transpose_derivative(v, m, lattice) + _divergence(m, v, lattice)
 
 
 def _derivative_along(field: Tensor, v: Tensor, lattice: Lattice) -> Tensor:
-    """``(D f) v``."""
+    """Return ``(D f) v``: component i is ``sum_j (d_j f_i) v_j``."""
     result = torch.zeros_like(field)
     for axis, matrix in enumerate(lattice.derivatives):
-        result.addcmul_(along(field, matrix, axis), v.narrow(-4, axis, 1))
+        result.addcmul_(multiply_axis(field, matrix, axis), v.narrow(-4, axis, 1))
     return result
 
 
 def _transpose_derivative(field: Tensor, m: Tensor, lattice: Lattice) -> Tensor:
-    """``(D f)^T m``."""
+    """Return ``(D f)^T m``: component j is ``sum_i (d_j f_i) m_i``."""
     parts = [
-        (along(field, matrix, axis) * m).sum(dim=-4)
+        (multiply_axis(field, matrix, axis) * m).sum(dim=-4)
         for axis, matrix in enumerate(lattice.derivatives)
     ]
     return torch.stack(parts, dim=-4)
 
 
 def _divergence(m: Tensor, v: Tensor, lattice: Lattice) -> Tensor:
-    """``div(m v)``, component by component of m: minus the transpose of ``f -> (D f) v``."""
+    """Return ``div(m v)``: component i is ``sum_j d_j (m_i v_j)``.
+
+    As a map of m it is minus the transpose of ``f -> (D f) v``.
+    """
     result = torch.zeros_like(m)
     for axis, matrix in enumerate(lattice.derivatives):
-        result += along(m * v.narrow(-4, axis, 1), matrix, axis)
+        result += multiply_axis(m * v.narrow(-4, axis, 1), matrix, axis)
     return result
 
 
-class _Rates(torch.autograd.Function):
-    """``-ad*_v m`` and ``-v - (D u) v``, the rates of the momentum and of the inverse map.
+class _TimeDerivatives(torch.autograd.Function):
+    """Time derivatives of the momentum, ``-ad*_v m``, and of the inverse map, ``-v - (D u) v``.
 
-    What pairs with their variations is again ad, ad* and the transposes of their parts.
+    The gradients follow from the first variation of both, paired with the incoming gradients p of
+    dm/dt and q of du/dt, by ``<ad*_v m, p> = <m, ad_v p> = -<m, ad_p v>`` and the transposes of
+    the derivatives::
+
+        v:  ad*_p m - q - (D u)^T q
+        m:  ad_p v
+        u:  div(q v)
     """
 
     @staticmethod
@@ -275,9 +337,9 @@ class _Rates(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, of_m: Tensor, of_u: Tensor
+        ctx: torch.autograd.function.FunctionCtx, p: Tensor, q: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         v, m, u = ctx.saved_tensors  # type: ignore[attr-defined]
         lattice = ctx.lattice  # type: ignore[attr-defined]
-        of_v = coadjoint(of_m, m, lattice) - of_u - _transpose_derivative(u, of_u, lattice)
-        return of_v, adjoint(of_m, v, lattice), _divergence(of_u, v, lattice), None
+        grad_v = coadjoint(p, m, lattice) - q - _transpose_derivative(u, q, lattice)
+        return grad_v, adjoint(p, v, lattice), _divergence(q, v, lattice), None

@@ -1,4 +1,4 @@
-"""How unlike two images are, as energies that matching lowers."""
+"""Dissimilarities of two images, as energies that matching minimises."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepreg_wf.lddmm.spectral import resample
+from deepreg_wf.lddmm.spectral import multiply_axes
 
 Mismatch = Callable[[Tensor, Tensor | None], Tensor]
-"""The energy of a warped moving image, (X, Y, Z), and its weights against a given fixed image."""
+"""Energy of a warped moving image, (X, Y, Z), and its weights against a given fixed image."""
 
 
 @dataclass(frozen=True)
 class SSD:
-    """Sum of squared differences, ``1 / (2 sigma^2) ||I - J||^2``.
+    """Sum of squared differences, ``1 / (2 sigma^2) ||I - J||^2``, integrated over mm^3.
 
     Attributes
     ----------
@@ -27,27 +27,40 @@ class SSD:
 
     sigma: float = 0.2
 
-    def against(self, fixed: Tensor, spacing: Sequence[float], mask: Tensor | None) -> Mismatch:
-        """Return the energy of a moving image against `fixed`, both of shape (X, Y, Z).
+    def bind(self, fixed: Tensor, spacing: Sequence[float], weight: Tensor | None) -> Mismatch:
+        """Return the energy of moving images against a given fixed image.
 
-        `mask`, of the same shape, weighs the voxels; `spacing` is in millimetres.
+        Parameters
+        ----------
+        fixed : Tensor, shape (X, Y, Z)
+            The fixed image.
+        spacing : sequence of 3 float
+            Voxel size in millimetres.
+        weight : Tensor, shape (X, Y, Z), or None
+            Weights of its voxels; None for 1 everywhere.
+
+        Returns
+        -------
+        callable
+            Takes a warped image and its weights or None, returns the energy.
         """
         scale = _volume(spacing) / (2 * self.sigma**2)
 
-        def energy(warped: Tensor, weight: Tensor | None = None) -> Tensor:
-            share = _share(mask, weight)
+        def energy(warped: Tensor, warped_weight: Tensor | None = None) -> Tensor:
+            combined = _combine(weight, warped_weight)
             squares = (warped - fixed) ** 2
-            return scale * (squares if share is None else squares * share).sum()
+            return scale * (squares if combined is None else squares * combined).sum()
 
         return energy
 
 
 @dataclass(frozen=True)
 class LNCC:
-    """Local normalised cross-correlation, ``weight * integral of (1 - cc^2)``.
+    """Local normalised cross-correlation, ``weight * integral of (1 - cc^2)``, over mm^3.
 
-    Indifferent to brightness and contrast that vary slowly, hence across scanners. The window
-    is Gaussian: moments are exact convolutions, done in the frequency domain.
+    ``cc^2 = cov(I, J)^2 / (var(I) var(J))``, with moments in a Gaussian window around each voxel.
+    It is invariant to changes of brightness and contrast that are slow against the window, such
+    as those between scanners.
 
     Attributes
     ----------
@@ -64,60 +77,77 @@ class LNCC:
     weight: float = 1.0
     floor: float = 1e-3
 
-    def against(self, fixed: Tensor, spacing: Sequence[float], mask: Tensor | None) -> Mismatch:
-        """Return the energy of a moving image against `fixed`, both of shape (X, Y, Z).
+    def bind(self, fixed: Tensor, spacing: Sequence[float], weight: Tensor | None) -> Mismatch:
+        """Return the energy of moving images against a given fixed image.
 
-        `mask`, of the same shape, weighs the voxels; `spacing` is in millimetres.
+        Parameters
+        ----------
+        fixed : Tensor, shape (X, Y, Z)
+            The fixed image.
+        spacing : sequence of 3 float
+            Voxel size in millimetres.
+        weight : Tensor, shape (X, Y, Z), or None
+            Weights of its voxels; None for 1 everywhere.
+
+        Returns
+        -------
+        callable
+            Takes a warped image and its weights or None, returns the energy.
         """
         smooth = _GaussianWindow(fixed, spacing, self.width)
         scale = self.weight * _volume(spacing)
-        constant = _Moments(fixed, mask, smooth, self.floor)
+        fixed_moments = _LocalMoments(fixed, weight, smooth, self.floor)
 
-        def energy(warped: Tensor, weight: Tensor | None = None) -> Tensor:
-            known = constant
-            if weight is not None:
-                known = _Moments(fixed, _share(mask, weight), smooth, self.floor)
-            warped_mean = known.average(warped)
-            variance = known.average(warped * warped) - warped_mean**2
-            covariance = known.average(warped * fixed) - warped_mean * known.mean
-            # The floor in both, so that windows that are flat in both images count as alike.
+        def energy(warped: Tensor, warped_weight: Tensor | None = None) -> Tensor:
+            moments = fixed_moments
+            if warped_weight is not None:
+                combined = _combine(weight, warped_weight)
+                moments = _LocalMoments(fixed, combined, smooth, self.floor)
+            warped_mean = moments.average(warped)
+            variance = moments.average(warped * warped) - warped_mean**2
+            covariance = moments.average(warped * fixed) - warped_mean * moments.mean
+            # The floor in numerator and denominator makes windows that are flat in both images
+            # count as alike.
             correlation = (covariance**2 + self.floor**2) / (
-                (variance.clamp_min(0) + self.floor) * known.variance
+                (variance.clamp_min(0) + self.floor) * moments.variance
             )
             mismatch = 1 - correlation
-            return scale * (mismatch if known.share is None else mismatch * known.share).sum()
+            if moments.weight is not None:
+                mismatch = mismatch * moments.weight
+            return scale * mismatch.sum()
 
         return energy
 
 
-class _Moments:
-    """Local moments of the fixed image over the voxels that count."""
+class _LocalMoments:
+    """Weighted mean and variance of the fixed image in the window around each voxel."""
 
     def __init__(
-        self, fixed: Tensor, share: Tensor | None, smooth: _GaussianWindow, floor: float
+        self, fixed: Tensor, weight: Tensor | None, smooth: _GaussianWindow, floor: float
     ) -> None:
-        self.share, self.smooth = share, smooth
+        self.weight, self.smooth = weight, smooth
         # Less than one at the border of the grid, too.
-        coverage = smooth(torch.ones_like(fixed) if share is None else share)
+        coverage = smooth(torch.ones_like(fixed) if weight is None else weight)
         self.coverage = coverage.clamp_min(1e-3)
         self.mean = self.average(fixed)
         self.variance = (self.average(fixed * fixed) - self.mean**2).clamp_min(0) + floor
 
     def average(self, image: Tensor) -> Tensor:
-        """Mean of an image in the window around each voxel."""
-        return self.smooth(image if self.share is None else image * self.share) / self.coverage
+        """Return the mean of an image, (X, Y, Z), in the window around each voxel."""
+        return self.smooth(image if self.weight is None else image * self.weight) / self.coverage
 
 
-def _share(mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    if mask is None or weight is None:
-        return weight if mask is None else mask
-    return mask * weight
+def _combine(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Multiply two sets of weights, of which None is 1 everywhere."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a * b
 
 
 class _GaussianWindow:
-    """Correlation with a Gaussian, axis by axis; zero outside the grid.
+    """Convolution with a Gaussian, axis by axis; zero outside the grid.
 
-    As small dense matrices, which are as fast as Fourier transforms and take any size.
+    It multiplies by small dense matrices, which is as fast as Fourier transforms for any size.
     """
 
     def __init__(self, like: Tensor, spacing: Sequence[float], width: float) -> None:
@@ -125,14 +155,16 @@ class _GaussianWindow:
         for n, h in zip(like.shape, spacing, strict=True):
             index = torch.arange(n, dtype=torch.float64)
             window = torch.exp(-(((index.view(n, 1) - index) * h / width) ** 2) / 2)
-            # What rounding would swallow is zero: products with denormal numbers take ten times
-            # as long.
+            # Values below the rounding error become zero, for products with denormal numbers take
+            # ten times as long.
             window[window < torch.finfo(like.dtype).eps] = 0
             self.matrices.append((window / window.sum(dim=1).max()).to(like))
 
     def __call__(self, image: Tensor) -> Tensor:
-        return resample(image, self.matrices)
+        """Return the smoothed image, (X, Y, Z)."""
+        return multiply_axes(image, self.matrices)
 
 
 def _volume(spacing: Sequence[float]) -> float:
+    """Return the volume of a voxel."""
     return float(spacing[0] * spacing[1] * spacing[2])

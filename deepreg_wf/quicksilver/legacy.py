@@ -1,7 +1,8 @@
-"""Weights of the original Quicksilver, converted.
+"""Conversion of weights of the original Quicksilver.
 
-Its ``.pth.tar`` files hold a dictionary: ``state_dict``, ``patch_size``, ``network_feature``,
-``deformation_params`` and, where the weights were once trained with Torch 7, ``matlab_t7``.
+Its ``.pth.tar`` files hold a dictionary with the keys ``state_dict``, ``patch_size``,
+``network_feature``, ``deformation_params`` and, in weights that were trained with Torch 7,
+``matlab_t7``.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepreg_wf.checkpoints.files import WeightsError
+from deepreg_wf.checkpoints.safetensors_file import WeightsError
 from deepreg_wf.lddmm import ORIGINAL_METRIC
-from deepreg_wf.lddmm.metric import Parameters
+from deepreg_wf.lddmm.metric import MetricParameters
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
-from deepreg_wf.quicksilver.checkpoint import Checkpoint, Spec
+from deepreg_wf.quicksilver.checkpoint import Checkpoint, NetworkSpec
 
 LICENCE = 'that of the original weights: academic and non-commercial use only'
+"""Licence in the card of converted weights."""
 
 _UNUSED = re.compile(r'decoder_[xyz]_2\.prelu4\.weight')
-"""An activation that the original has and never calls."""
+"""Activation that the original defines and never applies."""
 
 _DROPOUT = ''
-"""Has no tensors, but a place in our order of the layers."""
+"""Placeholder of a dropout layer, which counts in our numbering of layers and has no tensors."""
 
 _INNER = ('conv_inblock1', 'prelu2', _DROPOUT, 'conv_inblock2', 'prelu3', _DROPOUT)
 _ENCODER = ('conv_input', 'prelu1', _DROPOUT, *_INNER, 'conv_pooling', 'prelu4')
@@ -39,7 +41,7 @@ def convert_legacy(
 ) -> Checkpoint:
     """Read weights of the original Quicksilver.
 
-    Only tensors and plain values are unpickled. Where the original network sees its patches with
+    Only tensors and plain values are unpickled. If the original network takes its patches with
     the axes in reverse order (``matlab_t7``), its kernels are reversed instead.
 
     Parameters
@@ -47,41 +49,51 @@ def convert_legacy(
     path : path-like
         A ``.pth.tar`` file.
     role : {'prediction', 'correction'}
-        The file does not say.
+        Purpose of the network, which the file does not state.
     dropout : float
-        0.2 for the probabilistic network of the original; nor does it say that.
+        Dropout rate, which the file does not state; 0.2 for the original probabilistic network.
 
     Returns
     -------
     Checkpoint
-        It works on voxels of 1 mm and gives plain momenta of the original metric.
+        Network on voxels of 1 mm whose output is a momentum of the original metric, not whitened.
 
     Raises
     ------
     WeightsError
         If the file is missing or has another layout.
     """
-    config = _read(path)
-    state = {name.removeprefix('module.'): tensor for name, tensor in config['state_dict'].items()}
-    features, patch = int(config['network_feature']), int(config['patch_size'])
-    network = QuicksilverNet(features, patch=patch, dropout=dropout)
+    content = _read(path)
+    state = {
+        name.removeprefix('module.'): tensor for name, tensor in content['state_dict'].items()
+    }
+    features, patch_size = int(content['network_feature']), int(content['patch_size'])
+    network = QuicksilverNet(features, patch_size=patch_size, dropout=dropout)
     try:
-        renamed = {ours: state.pop(theirs) for ours, theirs in _names()}
-        if 'matlab_t7' in config:
-            renamed = {name: _reversed(tensor) for name, tensor in renamed.items()}
+        renamed = {ours: state.pop(theirs) for ours, theirs in _tensor_names()}
+        if 'matlab_t7' in content:
+            renamed = {name: _reverse_axes(tensor) for name, tensor in renamed.items()}
         network.load_state_dict(renamed)
     except (KeyError, RuntimeError) as error:
-        raise WeightsError(f'{path}: not the layers of Quicksilver ({error})') from error
+        raise WeightsError(
+            f'its layers are not the layers of Quicksilver ({error})',
+            advice='give weights of the original Quicksilver',
+            path=path,
+        ) from error
     unknown = [name for name in state if not _UNUSED.fullmatch(name)]
     if unknown:
-        raise WeightsError(f'{path}: it has layers that Quicksilver has not: {", ".join(unknown)}')
-    spec = Spec(
+        raise WeightsError(
+            f'it has layers that Quicksilver does not have: {", ".join(unknown)}',
+            advice='give weights of the original Quicksilver',
+            path=path,
+        )
+    spec = NetworkSpec(
         role=role,
         features=features,
-        patch=patch,
+        patch_size=patch_size,
         dropout=dropout,
         spacing=1.0,
-        metric=_metric(config.get('deformation_params') or {}, path),
+        metric=_metric_parameters(content.get('deformation_params') or {}, path),
         whitened=False,
         intensities='equalised',
     )
@@ -90,37 +102,47 @@ def convert_legacy(
 
 
 def _read(path: str | Path) -> dict[str, Any]:
+    """Return the dictionary of a file, which has at least the keys that are needed."""
     if not Path(path).is_file():
-        raise WeightsError(f'{path}: no such file; give a .pth.tar of the original Quicksilver')
+        raise WeightsError(
+            'no such file', advice='give a .pth.tar file of the original Quicksilver', path=path
+        )
     try:
-        config = torch.load(path, map_location='cpu', weights_only=True)
+        content = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise WeightsError(
-            f'{path}: not a file of tensors and plain values '
-            f'({str(error).splitlines()[0]}); nothing else is read'
+            f'not a file of tensors and plain values ({str(error).splitlines()[0]})',
+            advice='nothing else is read, because it could execute code',
+            path=path,
         ) from error
     missing = [
         key
         for key in ('state_dict', 'network_feature', 'patch_size')
-        if not isinstance(config, Mapping) or key not in config
+        if not isinstance(content, Mapping) or key not in content
     ]
     if missing:
         raise WeightsError(
-            f'{path}: not weights of the original Quicksilver: it lacks {", ".join(missing)}'
+            f'not weights of the original Quicksilver: it lacks {", ".join(missing)}',
+            advice='give a .pth.tar file of the original Quicksilver',
+            path=path,
         )
-    return dict(config)
+    return dict(content)
 
 
-def _metric(stated: Mapping[str, Any], path: str | Path) -> Parameters:
-    """The original metric, with the parameters that a file states."""
+def _metric_parameters(stated: Mapping[str, Any], path: str | Path) -> MetricParameters:
+    """Return the parameters of the original metric, with the values that a file states."""
     try:
         given = {
             name: float(stated[name]) for name in ('alpha', 'beta', 'gamma') if name in stated
         }
     except (TypeError, ValueError) as error:
-        raise WeightsError(f'{path}: its deformation_params are not numbers ({error})') from error
+        raise WeightsError(
+            f'its deformation_params are not numbers ({error})',
+            advice='give weights of the original Quicksilver',
+            path=path,
+        ) from error
     original = ORIGINAL_METRIC
-    return Parameters(
+    return MetricParameters(
         alpha=given.get('alpha', original['alpha']),
         beta=given.get('beta', original['beta']),
         gamma=given.get('gamma', original['gamma']),
@@ -129,25 +151,25 @@ def _metric(stated: Mapping[str, Any], path: str | Path) -> Parameters:
     )
 
 
-def _reversed(tensor: Tensor) -> Tensor:
-    """A kernel with its axes in the other order; biases and slopes have none."""
+def _reverse_axes(tensor: Tensor) -> Tensor:
+    """Reverse the spatial axes of a kernel; biases and slopes have none."""
     return tensor.permute(0, 1, 4, 3, 2).contiguous() if tensor.dim() == 5 else tensor
 
 
-def _names() -> Iterator[tuple[str, str]]:
-    """Our name of each tensor and the original's."""
+def _tensor_names() -> Iterator[tuple[str, str]]:
+    """Yield our name and the original name of each tensor."""
     for stage in (1, 2):
         for ours, theirs in (('moving', 'm'), ('fixed', 't')):
             block = f'encoders.{ours}.{stage - 1}', f'encoder_{theirs}_{stage}'
-            yield from _block(*block, _ENCODER)
+            yield from _block_names(*block, _ENCODER)
         for axis in 'xyz':
             block = f'decoders.{axis}.{stage - 1}', f'decoder_{axis}_{stage}'
-            yield from _block(*block, _DECODER)
+            yield from _block_names(*block, _DECODER)
 
 
-def _block(ours: str, theirs: str, layers: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _block_names(ours: str, theirs: str, layers: Sequence[str]) -> Iterator[tuple[str, str]]:
     for number, layer in enumerate(layers):
-        # The second decoder has an activation that the original never calls; it stays behind.
+        # The last activation of the second decoder is never applied and has no counterpart.
         if not layer or (layer == 'prelu4' and re.fullmatch('decoder_._2', theirs)):
             continue
         for part in ('weight',) if layer.startswith('prelu') else ('weight', 'bias'):

@@ -1,4 +1,4 @@
-"""Teachers: the momenta that matching finds between the brains of a cohort, kept as files."""
+"""Target momenta: optimal momenta between the brains of a cohort, found by matching."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from deepreg_wf.lddmm import DEFAULT_SIMILARITY, Schedule, match
-from deepreg_wf.quicksilver.coarse_grid import Blocks
+from deepreg_wf.lddmm import DEFAULT_SIMILARITY, MatchingSchedule, match
+from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
 from deepreg_wf.training.cohort import TEMPLATE, Cohort
 from deepreg_wf.utils.atomic import atomic_write
 
-SCHEDULE = Schedule(iterations=(25, 12), tolerance=0.01)
-"""Nearly to the end: what is left out of a momentum cannot be learnt."""
+SCHEDULE = MatchingSchedule(iterations=(25, 12), tolerance=0.01)
+"""Iterations of the matching: nearly to convergence, since a network cannot exceed its targets."""
 
 
-class Pair(NamedTuple):
-    """Which brain is moved onto which."""
+class BrainPair(NamedTuple):
+    """Names of two brains of a cohort, of which one is moved onto the other.
+
+    Attributes
+    ----------
+    moving, fixed : str
+        Names of the brains.
+    """
 
     moving: str
     fixed: str
@@ -30,71 +36,91 @@ class Pair(NamedTuple):
         return f'{self.moving}-to-{self.fixed}'
 
 
-def choose_pairs(names: Sequence[str], between: int, seed: int) -> list[Pair]:
-    """Template to subject and back for each, then some pairs of subjects.
+def choose_pairs(names: Sequence[str], n_between: int, seed: int) -> list[BrainPair]:
+    """Choose the pairs to match: each brain with the template both ways, and some of two brains.
 
     Parameters
     ----------
     names : sequence of str
-        Subjects.
-    between : int
-        Pairs of subjects.
+        Names of the brains, without the template.
+    n_between : int
+        Number of pairs of two brains.
     seed : int
+        Seed of the choice.
 
     Returns
     -------
-    list of Pair
-        What matters most comes first, so that a training cut short has it.
+    list of BrainPair
+        The pairs with the template come first.
     """
-    to_subject = [Pair(TEMPLATE, name) for name in names]
-    to_template = [Pair(name, TEMPLATE) for name in names]
-    others = [Pair(*pair) for pair in itertools.permutations(names, 2)]
+    from_template = [BrainPair(TEMPLATE, name) for name in names]
+    to_template = [BrainPair(name, TEMPLATE) for name in names]
+    others = [BrainPair(*pair) for pair in itertools.permutations(names, 2)]
     order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
-    return [*to_subject, *to_template, *(others[i] for i in order[:between].tolist())]
+    return [*from_template, *to_template, *(others[i] for i in order[:n_between].tolist())]
 
 
-def teach(
+def compute_targets(
     cohort: Cohort,
-    pairs: Sequence[Pair],
-    blocks: Blocks,
+    pairs: Sequence[BrainPair],
+    coarse_grid: CoarseGrid,
     folder: Path,
-    say: Callable[[str], None],
-) -> dict[Pair, Tensor]:
-    """Match pairs of brains, or read what earlier calls found.
+    log: Callable[[str], None],
+) -> dict[BrainPair, Tensor]:
+    """Match pairs of brains, or read the momenta of earlier calls.
 
     Parameters
     ----------
     cohort : Cohort
-    pairs : sequence of Pair
-    blocks : Blocks
-        On the grid of the cohort.
+        Brains by name.
+    pairs : sequence of BrainPair
+        Pairs to match.
+    coarse_grid : CoarseGrid
+        Coarse grid of the networks over the images.
     folder : Path
-        Where the momenta are kept; only those of this cohort are taken from it.
-    say : callable
+        Folder of the momenta. The names of the files contain the digest of the cohort, so that
+        momenta of other images are not read.
+    log : callable
+        Function that takes a line of progress.
 
     Returns
     -------
-    dict of Pair to Tensor, shape (3, X, Y, Z)
-        Whitened momenta on the blocks.
+    dict of BrainPair to Tensor, shape (3, X, Y, Z)
+        Whitened momenta on the coarse grid.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    targets = {}
     for number, pair in enumerate(pairs, start=1):
         path = folder / f'{cohort.digest}_{pair}.safetensors'
         if not path.exists():
-            keep(path, whitened=_match(cohort, pair, blocks))
-            say(f'teacher {number} of {len(pairs)}: {pair}')
-        found[pair] = load_file(path)['whitened'].float()
-    return found
+            save_half(path, whitened=_match(cohort, pair, coarse_grid))
+            log(f'matched pair {number} of {len(pairs)}: {pair}')
+        targets[pair] = load_file(path)['whitened'].float()
+    return targets
 
 
-def _match(cohort: Cohort, pair: Pair, blocks: Blocks) -> Tensor:
-    moving, fixed = (cohort.image(name).to(blocks.device) for name in pair)
-    found = match(moving, fixed, blocks.image, similarity=DEFAULT_SIMILARITY, schedule=SCHEDULE)
-    return blocks.whiten(found.momentum).cpu()
+def _match(cohort: Cohort, pair: BrainPair, coarse_grid: CoarseGrid) -> Tensor:
+    """Return the whitened momentum that matching finds, on the CPU."""
+    moving, fixed = (cohort.image(name).to(coarse_grid.device) for name in pair)
+    result = match(
+        moving,
+        fixed,
+        coarse_grid.image_metric,
+        similarity=DEFAULT_SIMILARITY,
+        schedule=SCHEDULE,
+    )
+    return coarse_grid.whiten(result.momentum).cpu()
 
 
-def keep(path: Path, **tensors: Tensor) -> None:
-    """Write tensors at half precision, whose rounding is far below what networks can learn."""
+def save_half(path: Path, **tensors: Tensor) -> None:
+    """Write tensors in half precision, whose rounding error is far below that of a network.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors`` file.
+    **tensors : Tensor
+        Tensors by name.
+    """
     with atomic_write(path) as temporary:
         temporary.write_bytes(save({name: t.half().contiguous() for name, t in tensors.items()}))
