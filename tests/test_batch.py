@@ -15,8 +15,8 @@ import pytest
 
 from deepreg_wf.app.batch.slurm import TASK_ID
 from deepreg_wf.cli.batch import main
-from deepreg_wf.engine.failures import Failure, update_table
-from deepreg_wf.engine.usage import Meter, write_usage
+from deepreg_wf.engine.failures import Failure, update_failures
+from deepreg_wf.engine.usage import ResourceMonitor, write_usage
 from deepreg_wf.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]
@@ -55,7 +55,7 @@ def finish(out: Path, label: str) -> None:
     folder.mkdir(parents=True)
     settings = Settings.from_options({'bids_dir': 'bids', 'output_dir': str(out)})
     (folder / 'deepreg_wf.toml').write_text(settings.to_toml())
-    write_usage(folder, Meter(), Participants=1, Processors=2, Plugin='MultiProc')
+    write_usage(folder, ResourceMonitor(), Participants=1, Processors=2, Plugin='MultiProc')
 
 
 # Scripts ----------------------------------------------------------------------------------------
@@ -154,12 +154,12 @@ def test_a_task_requests_the_defaults_unless_resources_are_given(call: Call) -> 
 
 def test_the_memory_of_child_processes_is_measured() -> None:
     code = 'import time; held = bytearray(300 << 20); time.sleep(2)'
-    with Meter() as meter:
+    with ResourceMonitor() as monitor:
         children = [subprocess.Popen([sys.executable, '-c', code]) for _ in range(2)]
         for child in children:
             child.wait()
-    assert meter.memory_mb > 600
-    assert meter.seconds >= 2
+    assert monitor.memory_mb > 600
+    assert monitor.seconds >= 2
 
 
 # State of the cohort ----------------------------------------------------------------------------
@@ -174,15 +174,15 @@ def test_runs_outside_of_a_batch_count(call: Call, tmp_path: Path) -> None:
     finish(out, '01')
     finish(out, '02')
     failure = Failure(participant='02', image='sub-02', step='resampling', reason='no room.')
-    update_table(out / 'failed.tsv', [failure], ['02'])
-    status, told, _ = call('--status')
+    update_failures(out / 'failed.tsv', [failure], ['02'])
+    status, printed, _ = call('--status')
     assert status == 1
-    lines = told.splitlines()
+    lines = printed.splitlines()
     assert lines[0] == '2 participants: 1 done, 0 running, 0 waiting, 1 failed, 0 to do.'
     assert re.fullmatch(r'sub-02 failed: resampling: no room; see .*20260101-000000_0\.', lines[1])
     assert '1 tasks' in call('--resume')[1]
     assert (last_batch(tmp_path) / 'participants.txt').read_text() == '02\n'
-    update_table(out / 'failed.tsv', [], ['02'])
+    update_failures(out / 'failed.tsv', [], ['02'])
     assert 'All are done' in call('--resume')[1]
 
 
@@ -192,9 +192,9 @@ def test_the_latest_task_or_run_of_a_participant_counts(call: Call, tmp_path: Pa
     call()
     batch = last_batch(tmp_path)
     (batch / 'task-1.out').write_text('one\nslurmstepd: error: *** JOB 7 DUE TO TIME LIMIT ***\n')
-    told = call('--status')[1]
-    assert '0 done, 0 running, 0 waiting, 1 failed, 1 to do' in told
-    assert 'sub-01 failed: the scheduler ended it, for its time was over; see ' in told
+    printed = call('--status')[1]
+    assert '0 done, 0 running, 0 waiting, 1 failed, 1 to do' in printed
+    assert 'sub-01 failed: the scheduler ended it because it reached its time limit; see ' in printed
     (batch / 'task-2.out').write_text('bash: deepreg_wf: not found\n')
     (batch / 'task-2.status').write_text('127\n')
     assert 'sub-02 failed: bash: deepreg_wf: not found; see ' in call('--status')[1]
@@ -210,7 +210,7 @@ def test_the_latest_task_or_run_of_a_participant_counts(call: Call, tmp_path: Pa
         ('slurmstepd: error: Detected 1 oom_kill event in StepId=4.batch.', 'more memory'),
         ('slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***', 'time'),
         ('slurmstepd: error: *** JOB 4 ON n1 CANCELLED AT 2026 ***', 'cancelled'),
-        ('slurmstepd: error: *** JOB 4 CANCELLED AT 2026 DUE TO NODE FAILURE ***', 'node'),
+        ('slurmstepd: error: *** JOB 4 CANCELLED AT 2026 DUE TO NODE FAILURE ***', 'machine'),
         ('[sub-01] a line that only mentions a memory limit', 'before it was done'),
     ],
 )
