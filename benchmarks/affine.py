@@ -1,4 +1,4 @@
-"""From how far the affine is found: random starts, and all ways to store an image.
+"""Capture range of the affine: random initial poses, and all storage orders of an image.
 
     python benchmarks/affine.py WORK DATASET [DATASET ...] --starts 40 --ways auto
     python benchmarks/affine.py WORK DATASET --subjects sub-01 --orientations
@@ -28,7 +28,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from deepreg_wf.affine.align import LADDERS, STARTS, Image, align
+from deepreg_wf.affine.align import START_SEQUENCES, STARTS, Image, align
 from deepreg_wf.affine.brain import Brain
 from deepreg_wf.affine.gauss_newton import COARSE, FINE, refine
 from deepreg_wf.anatomical.validate import read_t1w
@@ -49,16 +49,16 @@ Array = NDArray[np.float64]
 
 @cache
 def load_template(work: Path) -> Image:
-    """Intensities, mask and grid of the bundled template, on voxels of 2 mm as in the app."""
+    """Return intensities, mask and grid of the bundled template, at 2 mm."""
     data, grid = load_image(get_template(BUNDLED, cache_dir=work).t1w)
     target = registration_grid(data > 0, grid, 2.0)
     return *resample_brain(data, data > 0, grid, target), target
 
 
 def load_brain(work: Path, path: Path) -> Image:
-    """Brain of an image, cut out of its field of view."""
+    """Return the brain of an image, cropped to its bounding box."""
     t1w = read_t1w(path)
-    mask = masks.load_mask(work, path)
+    mask = masks.extracted_mask(work, path)
     box = bounding_box(mask, margin=4)
     corner = np.eye(4)
     corner[:3, 3] = [part.start for part in box]
@@ -66,7 +66,7 @@ def load_brain(work: Path, path: Path) -> Image:
 
 
 def random_start(number: int, centre: Array) -> tuple[Array, float]:
-    """Similarity about a centre, the same for a number, and its angle in degrees."""
+    """Return a random similarity about a centre, and its angle in degrees."""
     rng = np.random.default_rng(number)
     axis, way = (part / np.linalg.norm(part) for part in rng.standard_normal((2, 3)))
     angle = rng.uniform(0, 180)
@@ -80,12 +80,12 @@ def random_start(number: int, centre: Array) -> tuple[Array, float]:
 
 
 def by_ladder(method: str, polish: bool = True) -> Callable[[Image, Image], Array]:
-    """What the app does."""
+    """Align as the app does."""
     return lambda moving, fixed: align(moving, fixed, method=method, polish=polish).affine
 
 
 def by_start(origin: str) -> Callable[[Image, Image], Array]:
-    """One start alone, refined: what it reaches without the next one."""
+    """Align from one initialisation alone, without a fallback."""
 
     def find(moving: Image, fixed: Image) -> Array:
         brains = Brain.from_image(*moving, 3.0), Brain.from_image(*fixed, 3.0)
@@ -95,27 +95,27 @@ def by_start(origin: str) -> Callable[[Image, Image], Array]:
 
 
 WAYS: dict[str, Callable[[Image, Image], Array]] = {
-    **{name: by_ladder(name) for name in LADDERS},
+    **{name: by_ladder(name) for name in START_SEQUENCES},
     'icstn, no polish': by_ladder('icstn', polish=False),
     **{f'{origin} alone': by_start(origin) for origin in STARTS},
 }
 
 
 def distances(one: Array, other: Array, fixed: Image) -> Array:
-    """Distances in mm between where two affines send the voxels of the template's brain."""
+    """Compute the distances in mm of the template's brain voxels under two affines."""
     _, mask, grid = fixed
     points = grid.to_mm(np.argwhere(mask)[::25])
     return np.linalg.norm(apply_affine(one, points) - apply_affine(other, points), axis=1)
 
 
 def moved(brain: Image, move: Array) -> Image:
-    """The same voxels under another header."""
+    """Return the same voxels under another header."""
     data, mask, grid = brain
     return data, mask, VoxelGrid(grid.shape, move @ grid.affine)
 
 
 def try_starts(work: Path, path: Path, starts: int, ways: list[str]) -> None:
-    """Try each way from each start that is not in the records yet."""
+    """Run each method from each initial pose that has no record yet."""
     fixed, subject = load_template(work), path.name.split('_')[0]
     done = {(r['subject'], r['way'], r['start']) for r in records(work)}
     wanted = [(w, n) for n in range(starts) for w in ways if (subject, w, n) not in done]
@@ -143,13 +143,13 @@ def try_starts(work: Path, path: Path, starts: int, ways: list[str]) -> None:
 
 
 def records(work: Path) -> list[dict[str, Any]]:
-    """All that was measured."""
+    """Return all records."""
     path = work / 'starts.jsonl'
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def print_table(work: Path) -> None:
-    """One line a way and subject, and one a way with the share of each range of rotations."""
+    """Print a row for each method and subject, and the success rate by rotation."""
     found = records(work)
     print('| Way | Brain | Starts | Within 1 mm | Median (mm) | Worst (mm) | Time (s) |')
     print('|' + ' --- |' * 7)
@@ -176,7 +176,7 @@ def print_table(work: Path) -> None:
 
 
 def try_orientations(work: Path, path: Path) -> None:
-    """Store an image in all 48 ways; print how far its affine is from that of the original."""
+    """Store an image in all 48 orders; print the distance from the original's affine."""
     fixed, (data, mask, grid) = load_template(work), load_brain(work, path)
     truth = align((data, mask, grid), fixed)
     worst = 0.0
@@ -202,7 +202,7 @@ def _orientations() -> list[NDArray[np.float64]]:
 
 
 def main() -> None:
-    """Do what is asked for."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('work', type=Path)
     parser.add_argument('datasets', type=Path, nargs='*')

@@ -1,4 +1,4 @@
-"""Our affine beside those of antspyx, against known transforms.
+"""Our affine and those of antspyx, against known transforms.
 
     python benchmarks/affine_peers.py WORK --same HEAD [HEAD ...] --through HEAD [HEAD ...]
 
@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 
 def known_affine(number: int, centre: Array) -> Array:
-    """Affine about a centre."""
+    """Draw an affine about a centre."""
     rng = np.random.default_rng(number)
     move = np.eye(4)
     turn = Rotation.from_rotvec(np.deg2rad(rng.uniform(-15, 15, 3))).as_matrix()
@@ -52,7 +52,7 @@ def known_affine(number: int, centre: Array) -> Array:
 
 
 def scan(brain: Image, move: Array) -> tuple[NDArray[np.float32], VoxelGrid]:
-    """Scan a moved brain on an upright grid of its own, with a bias and noise; zero around."""
+    """Resample a transformed brain onto its own grid, with a bias field and noise."""
     data, mask, grid = brain
     there = VoxelGrid(grid.shape, move @ grid.affine)
     points = there.to_mm(np.argwhere(mask)[::20])
@@ -106,7 +106,7 @@ def _by_ants(method: str, moving: Path, fixed: Path) -> tuple[float, Array]:
 
 
 def in_process(method: str, moving: Path, fixed: Path) -> dict[str, Any]:
-    """The same, in a process of its own."""
+    """Register two brains in a new process."""
     one = {'OMP_NUM_THREADS': '1', 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS': '1'}
     command = [sys.executable, __file__, str(moving.parent), '--one', method, moving, fixed]
     done = subprocess.run(command, env=os.environ | one, check=True, stdout=subprocess.PIPE)
@@ -114,7 +114,7 @@ def in_process(method: str, moving: Path, fixed: Path) -> dict[str, Any]:
 
 
 def compare(work: Path, head: Path, number: int, method: str, through: bool) -> dict[str, Any]:
-    """Error, time and memory of a method on a brain."""
+    """Measure error, time and memory of a method on one brain."""
     folder = work / 'known'
     folder.mkdir(exist_ok=True)
     data, mask, grid = brain = starts.load_brain(work, head)

@@ -1,4 +1,4 @@
-"""What other scanners, other software and other people do to a brain."""
+"""Alterations of brains, as other scanners, other software and other populations cause."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Alteration = Callable[[Labelled, float, Generator], Labelled]
 
 
 def leave(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
-    """Change nothing."""
+    """Return the brain unchanged."""
     return brain
 
 
@@ -50,7 +50,7 @@ def noise(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
 
 
 def bias(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
-    """Leave a bias field in that doubles intensities from one end of the brain to the other."""
+    """Multiply by a bias field that doubles intensities from one end of the brain to the other."""
     ramp = torch.linspace(-1, 1, brain.image.shape[1])[:, None]
     return replace(brain, image=brain.image * torch.exp(0.35 * ramp))
 
@@ -66,7 +66,7 @@ def steep_contrast(brain: Labelled, spacing: float, generator: Generator) -> Lab
 
 
 def meninges(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
-    """Leave a coat of 4 mm, half as bright as white matter, around the upper half of the brain."""
+    """Add a layer of 4 mm, half as bright as white matter, around the upper half of the brain."""
     inside = (brain.image > 0).float()[None, None]
     reach = round(4 / spacing)
     around = F.max_pool3d(inside, 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
@@ -76,12 +76,12 @@ def meninges(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
 
 
 def small(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
-    """Shrink by a tenth: what an affine leaves of a brain of unusual proportions."""
+    """Shrink by a tenth, as a wrong affine of a brain of unusual proportions does."""
     return _carry(brain, _scaling(brain.image, 1 / 0.9))
 
 
 def atrophy(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
-    """Blow up the ventricles along a geodesic, by half their width."""
+    """Enlarge the ventricles along a geodesic, by half their width."""
     shape = brain.image.shape
     metric = Metric(shape, [spacing] * 3)
     at = [spacing * (torch.arange(n) - n / 2) for n in shape]
@@ -93,7 +93,7 @@ def atrophy(brain: Labelled, spacing: float, generator: Generator) -> Labelled:
 
 
 def _scaling(image: Tensor, factor: float) -> Tensor:
-    """Displacement in voxels to `factor` times the distance from the middle of an image."""
+    """Return the displacement in voxels of a scaling about the centre of an image."""
     at = [torch.arange(n) - (n - 1) / 2 for n in image.shape]
     return (factor - 1) * torch.stack(torch.meshgrid(*at, indexing='ij'))
 

@@ -1,4 +1,4 @@
-"""Subjects per hour, and memory, of the app over a small cohort and of antspyx beside it.
+"""Images per hour and memory of the app over a small cohort, and of antspyx beside it.
 
     python benchmarks/cohort.py DATASET WORK --subjects 4 --nprocs 2
 
@@ -44,7 +44,7 @@ for number, path in enumerate(images):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a way through some images took.
+    """Time and memory of one method over some images.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Cost:
 
 
 def main() -> None:
-    """Go all ways and print the table."""
+    """Run all methods and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('dataset', type=Path, help='BIDS dataset')
     parser.add_argument('work', type=Path, help='folder for results')
@@ -85,18 +85,18 @@ def main() -> None:
 
 
 def cohort(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> Cost:
-    """One call for all."""
+    """Process all images in one call."""
     return measure('cohort', len(images), [app(args, images, folder)], args.nprocs)
 
 
 def single(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> Cost:
-    """One call for each."""
+    """Process each image in a call of its own."""
     calls = [app(args, [image], folder) for image in images]
     return measure('single', len(images), calls, args.nprocs)
 
 
 def syn(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> Cost:
-    """Antspyx."""
+    """Register all images by antspyx."""
     from deepreg_wf.templates.template import get_template
 
     template = get_template('MNI152NLin2009aSym', cache_dir=folder).t1w
@@ -109,7 +109,7 @@ WAYS = {'cohort': cohort, 'single': single, 'syn': syn}
 
 
 def app(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> list[str]:
-    """Words of a call of the app."""
+    """Return the command line of a call of the app."""
     labels = sorted({image.name.split('_')[0].removeprefix('sub-') for image in images})
     words = [sys.executable, '-m', 'deepreg_wf', args.dataset, folder / 'out', 'participant']
     words += ['-w', folder / 'work', '--nprocs', args.nprocs, '--participant-label', *labels]
@@ -117,7 +117,7 @@ def app(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> list[
 
 
 def measure(way: str, subjects: int, calls: Sequence[Sequence[str]], threads: int) -> Cost:
-    """Make calls one after the other and watch them."""
+    """Run commands one after the other and monitor their time and memory."""
     environment = os.environ | {'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS': str(threads)}
     began, peak = time.time(), 0.0
     used: dict[tuple[int, float], float] = {}
@@ -132,7 +132,7 @@ def measure(way: str, subjects: int, calls: Sequence[Sequence[str]], threads: in
 
 
 def look(process: psutil.Process, used: dict[tuple[int, float], float]) -> float:
-    """Memory of a process and all below it, in MiB; their processor time goes into `used`."""
+    """Return the memory of a process and its descendants in MiB; add their CPU time to `used`."""
     total = 0
     with suppress(psutil.NoSuchProcess):
         for each in [process, *process.children(recursive=True)]:
@@ -143,7 +143,7 @@ def look(process: psutil.Process, used: dict[tuple[int, float], float]) -> float
 
 
 def table(path: Path) -> str:
-    """The last result of each way, as Markdown."""
+    """Return the last result of each method as Markdown."""
     last = {}
     for line in path.read_text().splitlines():
         cost = Cost(**json.loads(line))

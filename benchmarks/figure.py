@@ -17,7 +17,7 @@ from matching import pair_list, read_results
 
 
 def draw(groups: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Two panels that share the overlap: least Jacobian of either map, and CPU time."""
+    """Draw overlap against the smallest Jacobian determinant, and against CPU time."""
     mpl.use('agg')
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(9, 4), layout='constrained')
     for method, results in sorted(groups.items()):
@@ -42,7 +42,7 @@ def by_method(
     pairs: Collection[tuple[str, str]] | None = None,
     methods: Collection[str] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Results at a spacing, method by method; all pairs and methods if not told which."""
+    """Return the results at a spacing by method, by default of all pairs and methods."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for run, result in read_results(work).items():
         if (

@@ -48,7 +48,7 @@ SIZE = 0.008
 
 
 def main() -> None:
-    """Make each cohort, sum it up, and print the table."""
+    """Make each cohort, run the group level, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('work', type=Path, help='folder for the cohorts')
     parser.add_argument('--subjects', type=int, nargs='+', default=[50, 200, 1000])
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def make_prototypes(folder: Path, spacing: float) -> list[Path]:
-    """Write what a run leaves of one image, several times; return the folders."""
+    """Write the derivatives of one image several times; return the folders."""
     template = get_template(SPACE, cache_dir=folder)
     image = nb.Nifti1Image.from_filename(template.t1w)
     data, own = np.asarray(image.dataobj, np.float32), VoxelGrid(image.shape, image.affine)
@@ -93,7 +93,7 @@ def write_prototype(
     grid: VoxelGrid,
     rng: np.random.Generator,
 ) -> Path:
-    """Write a noisy brain, its mask, a log-Jacobian, a momentum and figures of merit."""
+    """Write a noisy brain, its mask, a log-Jacobian, a momentum and quality measures."""
     folder.mkdir(parents=True, exist_ok=True)
     noisy = np.where(mask, brain * rng.normal(1, 0.05, grid.shape), 0)
     noise = torch.from_numpy(
@@ -112,7 +112,7 @@ def write_prototype(
 
 
 def link_subject(output: Path, name: str, prototype: Path) -> None:
-    """Give a subject the files of a prototype."""
+    """Link the files of a prototype under the name of a subject."""
     anat = output / name / 'anat'
     anat.mkdir(parents=True)
     for path in prototype.iterdir():
@@ -121,7 +121,7 @@ def link_subject(output: Path, name: str, prototype: Path) -> None:
 
 
 def sum_up(output: Path) -> dict[str, float]:
-    """Run the group level in a process of its own; what it took."""
+    """Run the group level in a new process; return its time and memory."""
     done = subprocess.run(
         [sys.executable, '-c', MEASURE, output, output, 'group', '--nprocs', '1'],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Heads made wrong on purpose: what is refused, and what is survived.
+"""Deliberately corrupted heads: which are refused, and which are processed correctly.
 
     python benchmarks/hostile.py WORK IMAGE --table
     python benchmarks/hostile.py WORK IMAGE --cases half phantom
@@ -57,7 +57,7 @@ class Head:
 
     @property
     def points(self) -> Array:
-        """Place of each voxel about the brain's centre in mm, shape (3, X, Y, Z)."""
+        """Return voxel positions relative to the brain's centre in mm, (3, X, Y, Z)."""
         indices = (
             np.indices(self.grid.shape) - np.argwhere(self.mask).mean(axis=0)[:, None, None, None]
         )
@@ -65,17 +65,17 @@ class Head:
 
     @property
     def body(self) -> NDArray[np.bool_]:
-        """Where there is no air."""
+        """Return a mask of the voxels that are not air."""
         return ndimage.binary_fill_holes(ndimage.gaussian_filter(self.data, 1) > 60)
 
 
 def moved(head: Head, move: Array) -> VoxelGrid:
-    """The grid under another header."""
+    """Return the grid under another header."""
     return VoxelGrid(head.grid.shape, move @ head.grid.affine)
 
 
 def turned(*degrees: float, scale: float = 1.0, shift: tuple[float, ...] = (0, 0, 0)) -> Array:
-    """Similarity of the world."""
+    """Return a similarity of world coordinates."""
     move = np.eye(4)
     move[:3, :3] = scale * Rotation.from_euler('xyz', degrees, degrees=True).as_matrix()
     move[:3, 3] = shift
@@ -83,7 +83,7 @@ def turned(*degrees: float, scale: float = 1.0, shift: tuple[float, ...] = (0, 0
 
 
 def cut(head: Head, axis: int, keep: Callable[[Data], Any]) -> tuple[Data, VoxelGrid]:
-    """A field of view that ends early."""
+    """Crop the field of view."""
     indices = np.flatnonzero(keep(np.moveaxis(head.points[axis], axis, 0)[:, 0, 0]))
     part = [slice(None)] * 3
     part[axis] = slice(indices[0], indices[-1] + 1)
@@ -94,24 +94,24 @@ def cut(head: Head, axis: int, keep: Callable[[Data], Any]) -> tuple[Data, Voxel
 
 
 def top_of(head: Head) -> float:
-    """Height of the brain above its centre, in mm."""
+    """Return the height of the brain above its centre, in mm."""
     return float(head.points[2][head.mask].max())
 
 
 def noise(head: Head, seed: int = 0) -> Data:
-    """Noise of magnitudes: that of a coil without a head."""
+    """Return Rician noise, as of a coil without a head."""
     parts = np.random.default_rng(seed).standard_normal((2, *head.grid.shape))
     return np.hypot(*parts).astype(np.float32)
 
 
 def ball(head: Head) -> Data:
-    """A bottle of water with a rim."""
+    """Return a spherical phantom with a rim."""
     radius = np.linalg.norm(head.points, axis=0)
     return np.select([radius < 65, radius < 72, radius < 80], [600, 100, 800], 0) + 5 * noise(head)
 
 
 def leg(head: Head) -> Data:
-    """Bone, marrow, muscle and fat, all along the field of view."""
+    """Return a leg: bone, marrow, muscle and fat, along the field of view."""
     x, y, _ = head.points
     radius = np.hypot(x, y)
     rings = np.select([radius < 12, radius < 18, radius < 65, radius < 78], [900, 50, 450, 950], 0)
@@ -119,19 +119,19 @@ def leg(head: Head) -> Data:
 
 
 def t2w(head: Head) -> Data:
-    """Fluid bright, white matter dark, fat as it is."""
+    """Return a T2-weighted contrast: bright fluid, dark white matter."""
     level = np.percentile(head.data[head.mask], 98)
     inverted = (1.15 * level - head.data).clip(0, None)
     return np.where(head.body & (head.data < 1.2 * level), inverted, head.data).astype(np.float32)
 
 
 def wrapped(head: Head) -> Data:
-    """Bright voxels that became negative as numbers of 16 bits."""
+    """Make bright voxels negative, as an overflow of 16 bits does."""
     return (head.data * 40).astype(np.int64).astype(np.int16).astype(np.float32)
 
 
 def spiked(head: Head) -> Data:
-    """A few voxels of 10^9, a few of -10^9."""
+    """Set a few voxels to 1e9 and a few to -1e9."""
     data = head.data.copy()
     spots = np.random.default_rng(0).integers(0, data.size, 40)
     data.ravel()[spots[:20]], data.ravel()[spots[20:]] = 1e9, -1e9
@@ -139,12 +139,12 @@ def spiked(head: Head) -> Data:
 
 
 def extracted(head: Head, background: Any) -> Data:
-    """The brain alone in a background that is not zero."""
+    """Return the brain alone in a background that is not zero."""
     return np.where(head.mask, head.data, background).astype(np.float32)
 
 
 def defaced(head: Head, depth: float) -> Data:
-    """All cut off in front of a slanted plane, `depth` mm into the frontal lobe."""
+    """Remove everything in front of a slanted plane, `depth` mm into the frontal lobe."""
     _, y, z = head.points
     front = (y - 0.6 * z)[head.mask].max() - depth
     return np.where(y - 0.6 * z > front, 0, head.data).astype(np.float32)
@@ -155,7 +155,7 @@ Maker = Callable[[Head], Made]
 
 
 def here(change: Callable[[Head], Data]) -> Maker:
-    """Another content of the same grid."""
+    """Return other content on the same grid."""
     return lambda head: (change(head), head.grid)
 
 
@@ -234,16 +234,16 @@ CASES = REFUSED | SURVIVED
 
 
 def load_head(work: Path, path: Path) -> Head:
-    """Read a head and its mask, upright."""
+    """Read a head and its mask, in storage order RAS."""
     t1w = read_t1w(path)
-    mask = masks.load_mask(work, path)
+    mask = masks.extracted_mask(work, path)
     data = t1w.data * np.float32(1000 / np.percentile(t1w.data, 99.8))
-    reorder = t1w.grid.reorder
+    reorder = t1w.grid.to_canonical
     return Head(data=reorder(data), mask=reorder(mask), grid=t1w.grid.canonical())
 
 
 def run(work: Path, name: str, head: Head, truth: Array, methods: str) -> dict[str, Any]:
-    """Send a case through; what came of it."""
+    """Process one case; return the outcome."""
     data, grid = CASES[name](head)
     save_image(work / 'hostile.nii.gz', data, grid)
     fixed = starts.load_template(work)
@@ -258,8 +258,8 @@ def run(work: Path, name: str, head: Head, truth: Array, methods: str) -> dict[s
             check=lambda mask: check_brain((t1w.data, mask, t1w.grid), fixed),
         )
         record |= {'method': found.method, 'remark': found.remark}
-        if found.doubt:
-            raise InputError(found.doubt)
+        if found.error:
+            raise found.error
         affine = align((t1w.data, found.mask, t1w.grid), fixed)
         record |= {'similarity': affine.similarity, 'overlap': affine.overlap}
         check_alignment(affine)
@@ -273,7 +273,7 @@ def run(work: Path, name: str, head: Head, truth: Array, methods: str) -> dict[s
 
 
 def _offset(head: Head, grid: VoxelGrid) -> Array:
-    """Voxels of the head to voxels of a case: a cut field of view has others."""
+    """Return the map from voxels of the head to voxels of a case with a cropped field of view."""
     offset = np.eye(4)
     if grid.shape != head.grid.shape:
         offset[:3, 3] = -head.grid.to_indices(grid.to_mm([0, 0, 0]))
@@ -281,12 +281,12 @@ def _offset(head: Head, grid: VoxelGrid) -> Array:
 
 
 def _in_place(head: Head, grid: VoxelGrid) -> tuple[VoxelGrid]:
-    """The head's grid where the header of a case puts it."""
+    """Return the head's grid at the position that the header of a case gives."""
     return (VoxelGrid(head.grid.shape, grid.affine @ _offset(head, grid)),)
 
 
 def print_table(found: list[dict[str, Any]]) -> None:
-    """One line a case."""
+    """Print one row for each case."""
     print('| Case | Has to be | Is | Mask by | Dice | Affine (mm) | Time (s) | Words |')
     print('|' + ' --- |' * 8)
     for r in found:

@@ -1,4 +1,4 @@
-"""Brain masks of heads against the labels that come with them.
+"""Brain masks of heads, compared with the labels that come with them.
 
     python benchmarks/masks.py WORK DATASET [DATASET ...] --methods deepbet template
 
@@ -32,7 +32,7 @@ from scipy import ndimage
 from deepreg_wf.anatomical.skullstrip.extract import METHODS, extract_brain
 from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
-from deepreg_wf.spatial.masks import fill_holes, read_mask, volume_ml
+from deepreg_wf.spatial.masks import fill_holes, load_mask, volume_ml
 
 CLOSINGS_MM = (4.0, 10.0)
 """Radii of the balls by which labels are closed; `refine_aseg` of sMRIPrep has the first."""
@@ -41,7 +41,7 @@ Mask = NDArray[np.bool_]
 
 
 def find_heads(datasets: list[Path]) -> Iterator[tuple[Path, Path | None]]:
-    """T1w image of each subject, and its labels if there are any."""
+    """Find the T1w image of each subject, and its labels if there are any."""
     for dataset in datasets:
         for image in sorted(dataset.glob('sub-*/anat/*_T1w.nii.gz')):
             subject = image.name.split('_')[0]
@@ -50,7 +50,7 @@ def find_heads(datasets: list[Path]) -> Iterator[tuple[Path, Path | None]]:
 
 
 def filled(labels: Mask, grid: VoxelGrid, radius: float) -> Mask:
-    """Close labels by a ball of a radius in mm and fill what they enclose."""
+    """Close labels by a ball of a radius in mm and fill their holes."""
     pad = int(np.ceil(radius / min(grid.spacing))) + 1
     near = ndimage.distance_transform_edt(~np.pad(labels, pad), grid.spacing) <= radius
     closed = ndimage.distance_transform_edt(near, grid.spacing) > radius
@@ -58,25 +58,25 @@ def filled(labels: Mask, grid: VoxelGrid, radius: float) -> Mask:
 
 
 def dice(one: Mask, other: Mask) -> float:
-    """Overlap of two masks."""
+    """Return the Dice coefficient of two masks."""
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
 def mask_path(work: Path, image: Path, method: str) -> Path:
-    """Where the mask of an image lies."""
+    """Return the path of the mask of an image."""
     return work / 'masks' / f'{image.name.removesuffix("_T1w.nii.gz")}_desc-{method}_mask.nii.gz'
 
 
-def load_mask(work: Path, image: Path, method: str = 'auto') -> Mask:
-    """Mask of an image, made where it is not there."""
+def extracted_mask(work: Path, image: Path, method: str = 'auto') -> Mask:
+    """Read the mask of an image; compute it first if it is missing."""
     path = mask_path(work, image, method)
     if not path.is_file():
         measure(work, image, method)
-    return read_mask(path, read_t1w(image).grid)
+    return load_mask(path, read_t1w(image).grid)
 
 
 def measure(work: Path, image: Path, method: str) -> dict[str, Any]:
-    """Extract the brain of one image and write the mask; time, memory and doubt."""
+    """Extract the brain of one image and write the mask; return time, memory and problem."""
     t1w = read_t1w(image)
     mode = 'auto' if method == 'auto' else 'force'
     begin = time.perf_counter()
@@ -89,12 +89,12 @@ def measure(work: Path, image: Path, method: str) -> dict[str, Any]:
         'seconds': seconds,
         'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         'volume_ml': volume_ml(found.mask, t1w.grid),
-        'doubt': found.reason,
+        'problem': found.error.problem if found.error else '',
     }
 
 
 def score(work: Path, image: Path, labels: Path | None, method: str) -> dict[str, Any]:
-    """Figures of a method on a head, from its record or from a process of its own."""
+    """Return the results of a method on a head, from its record or from a new process."""
     record = mask_path(work, image, method).with_suffix('').with_suffix('.json')
     if not record.is_file():
         arguments = [str(work), '--one', str(image), '--methods', method]
@@ -105,7 +105,7 @@ def score(work: Path, image: Path, labels: Path | None, method: str) -> dict[str
     figures = json.loads(record.read_text())
     if labels is not None:
         values, grid = load_image(labels)
-        mask = read_mask(mask_path(work, image, method), grid)
+        mask = load_mask(mask_path(work, image, method), grid)
         truths = [filled(values > 0, grid, radius) for radius in CLOSINGS_MM]
         figures['dice'] = [dice(mask, truth) for truth in truths]
     return figures
@@ -134,7 +134,7 @@ def main() -> None:
             print(
                 f'| {image.name.split("_")[0]} | {method} '
                 f'| {" | ".join(f"{value:.4f}" for value in values)} | {found["volume_ml"]:.0f} '
-                f'| {found["seconds"]:.1f} | {found["peak_mb"]:.0f} | {found["doubt"]} |',
+                f'| {found["seconds"]:.1f} | {found["peak_mb"]:.0f} | {found["problem"]} |',
                 flush=True,
             )
         known = np.array([found['dice'] for found in scores if 'dice' in found])

@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
 
 def read_results(work: Path) -> dict[Run, dict[str, Any]]:
-    """Results so far; of a run that was repeated, the last."""
+    """Read the results so far; the last one of a repeated run."""
     path = work / 'results.jsonl'
     lines = path.read_text().splitlines() if path.exists() else []
     results = (json.loads(line) for line in lines)
@@ -49,7 +49,7 @@ def read_results(work: Path) -> dict[Run, dict[str, Any]]:
 
 
 def run_all(runs: Iterable[Run], work: Path, *, again: bool) -> list[Run]:
-    """Run what has no result yet, one after the other; return what failed."""
+    """Run everything that has no result yet; return the failures."""
     failed = []
     for run in runs:
         # Read each time: another process may be at work on the same list.
@@ -94,7 +94,7 @@ def _runs(args: argparse.Namespace, subjects: Iterable[str]) -> list[Run]:
 
 
 def pair_list(text: str) -> list[tuple[str, str]]:
-    """Read MOVING-FIXED,... from the command line."""
+    """Parse MOVING-FIXED,... of the command line."""
     chosen = []
     for part in text.split(','):
         moving, separator, fixed = part.partition('-')
@@ -105,7 +105,7 @@ def pair_list(text: str) -> list[tuple[str, str]]:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('dataset', type=Path, help='BIDS dataset of extracted brains with labels')
     parser.add_argument('work', type=Path, help='folder for aligned brains and results')
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def chosen(work: Path, args: argparse.Namespace) -> dict[Run, dict[str, Any]]:
-    """Results of the methods, pairs and spacings that were asked for."""
+    """Select the results of the given methods, pairs and spacings."""
     return {
         run: result
         for run, result in read_results(work).items()

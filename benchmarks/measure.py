@@ -1,4 +1,4 @@
-"""One method on one pair, in a process of its own, so that its peak memory is its own.
+"""Measurement of one method on one pair, in a process of its own for its peak memory.
 
     python benchmarks/measure.py WORK METHOD SPACING MOVING FIXED
 
@@ -87,7 +87,7 @@ def measure(
 
 
 def mean_dice(a: Tensor, b: Tensor, labels: Tensor) -> float:
-    """Mean over labels of the Dice overlap of two label images, int64, of one shape."""
+    """Return the mean Dice overlap over labels of two label images, int64, of one shape."""
     count = int(torch.stack([a.max(), b.max(), labels.max()]).max()) + 1
     of_a, of_b, of_both = (
         torch.bincount(part.flatten(), minlength=count)[labels].double()
@@ -97,7 +97,7 @@ def mean_dice(a: Tensor, b: Tensor, labels: Tensor) -> float:
 
 
 def _score_labels(atlas: Tensor, truth: Tensor, displacement: Tensor) -> dict[str, Any]:
-    """Dice before and after, over the labels that both brains have on the grid."""
+    """Compute Dice before and after, over the labels that both brains have on the grid."""
     both = torch.isin(atlas.unique(), truth.unique())
     labels = atlas.unique()[both]
     labels = labels[labels > 0]
@@ -110,7 +110,7 @@ def _score_labels(atlas: Tensor, truth: Tensor, displacement: Tensor) -> dict[st
 
 
 def _score_map(displacement: Tensor, inverse: Tensor | None, brain: Tensor) -> dict[str, Any]:
-    """Least Jacobian determinant and share of folds, on the whole grid and in the labels."""
+    """Compute the smallest Jacobian determinant and the share of folds."""
     determinant = fields.jacobian_determinant(displacement)
     scores: dict[str, Any] = {}
     for name, part in (('', determinant), ('_labels', determinant[brain])):
@@ -126,7 +126,7 @@ def _score_map(displacement: Tensor, inverse: Tensor | None, brain: Tensor) -> d
 def _score_inverse(
     displacement: Tensor, inverse: Tensor | None, brain: Tensor
 ) -> dict[str, float | None]:
-    """Median and 99th percentile of ``|phi(phi^-1(x)) - x|`` in the fixed brain, in voxels."""
+    """Compute the inverse error ``|phi(phi^-1(x)) - x|`` in the fixed brain, in voxels."""
     if inverse is None:
         return {'inverse_median': None, 'inverse_p99': None}
     error = diagnostics.inverse_error(inverse.cpu(), displacement, VOXEL)[brain]
@@ -135,7 +135,7 @@ def _score_inverse(
 
 
 def _agreement(source: Tensor, displacement: Tensor, warped: Tensor | None) -> float | None:
-    """Correlation of the image warped by our reading of the map and by the method itself."""
+    """Correlate our warped image with the one that the method itself warped."""
     if warped is None:
         return None
     ours_warped = fields.interpolate(source.unsqueeze(0), displacement)[0]

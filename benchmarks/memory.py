@@ -1,4 +1,4 @@
-"""Memory that each step of a run takes, beside what its node asks the scheduler for.
+"""Peak memory of each step of a run, and the memory that its node requests from the scheduler.
 
     deepreg_wf DATASET OUT participant -w WORK
     python benchmarks/memory.py WORK
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def repeat(folder: Path) -> dict[str, float] | None:
-    """What one step takes; None where it cannot be done again."""
+    """Return the memory of one step; None if it cannot be repeated."""
     files = [str(folder / name) for name in ('_node.pklz', '_inputs.pklz')]
     with tempfile.TemporaryDirectory() as cwd:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Our own methods and what they came from, behind the signature of the peers."""
+"""Our own methods and the original recipe, with the signature of the peers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def register_lddmm(
 
 
 def register_original(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
-    """Match by the recipe of the original Quicksilver: fixed steps down the L2 gradient of SSD.
+    """Match by the recipe of the original Quicksilver: fixed steps along the L2 gradient of SSD.
 
     In voxels whatever their size, with its metric, its weight and its step, at one resolution;
     the geodesics are ours. Parameters are those of `register_lddmm`.
@@ -96,7 +96,7 @@ def _outcome(geodesic: lddmm.Geodesic, watch: Stopwatch) -> Outcome:
 
 
 def register_affine(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
-    """Leave everything where it is: what the affine alone gives, at no cost."""
+    """Return the identity: the result of the affine alone, at no cost."""
     with Stopwatch(moving.device) as watch:
         grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device)
         momentum = moving.new_zeros(3, *moving.shape)
@@ -123,7 +123,9 @@ def register_network(
         momentum = predict(prediction, moving, fixed, grid)
         if corrected:
             n_iterations = 1 if refine else None
-            momentum = correct(correction, momentum, moving, fixed, grid, n_iterations=n_iterations)
+            momentum = correct(
+                correction, momentum, moving, fixed, grid, n_iterations=n_iterations
+            )
         if refine:
             momentum = lddmm.match(
                 moving,

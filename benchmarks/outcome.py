@@ -1,4 +1,4 @@
-"""What a registration method hands over to be measured, and the watch that times it."""
+"""Results of registration methods and their cost."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Cost:
 
 
 class Stopwatch:
-    """Measure the block of a `with` statement; its `cost` can be read afterwards."""
+    """Measure the block of a `with` statement; `cost` holds the result."""
 
     def __init__(self, device: torch.device | str = 'cpu') -> None:
         self._device = torch.device(device)
@@ -92,6 +92,6 @@ class Stopwatch:
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+    """Return the largest resident memory of this process so far, in MiB."""
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -1,4 +1,4 @@
-"""Brains with labels, affinely aligned on one grid: what the methods are compared on.
+"""Labelled brains, affinely aligned on one grid, on which the methods are compared.
 
     python benchmarks/pairs.py DATASET WORK --spacing 2 1
 
@@ -36,7 +36,7 @@ SEED = 42
 
 
 def find_subjects(dataset: Path) -> dict[str, tuple[Path, Path]]:
-    """T1w image and labels of each subject that has both, by its name without 'sub-'."""
+    """Find the T1w image and labels of each subject that has both, by its name without 'sub-'."""
     found = {}
     for image in sorted(dataset.glob('sub-*/anat/*T1w.nii.gz')):
         subject = image.name.split('_')[0]
@@ -47,28 +47,28 @@ def find_subjects(dataset: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def ordered_pairs(subjects: Iterable[str]) -> list[tuple[str, str]]:
-    """All pairs (moving, fixed)."""
+    """Return all pairs (moving, fixed)."""
     return list(itertools.permutations(subjects, 2))
 
 
 def image_path(work: Path, subject: str, spacing: float) -> Path:
-    """Where the aligned image of a subject lies."""
+    """Return the path of the aligned image of a subject."""
     return work / 'aligned' / f'sub-{subject}_res-{spacing:g}mm_T1w.nii.gz'
 
 
 def labels_path(work: Path, subject: str, spacing: float) -> Path:
-    """Where the aligned labels of a subject lie."""
+    """Return the path of the aligned labels of a subject."""
     return work / 'aligned' / f'sub-{subject}_res-{spacing:g}mm_dseg.nii.gz'
 
 
 def load_image(work: Path, subject: str, spacing: float) -> Tensor:
-    """Aligned image, (X, Y, Z), scaled to [0, 1]."""
+    """Read an aligned image, (X, Y, Z), scaled to [0, 1]."""
     image = nb.load(image_path(work, subject, spacing))
     return normalise(torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32)))
 
 
 def load_labels(work: Path, subject: str, spacing: float) -> Tensor:
-    """Aligned labels, (X, Y, Z), int64."""
+    """Read aligned labels, (X, Y, Z), int64."""
     labels = nb.load(labels_path(work, subject, spacing))
     return torch.from_numpy(np.rint(np.asarray(labels.dataobj)).astype(np.int64))
 
@@ -116,7 +116,7 @@ def _correct_bias(brain: Any) -> Any:
 
 
 def _template(work: Path) -> Any:
-    """Brain of the MNI152 template, at 1 mm, as an image of antspyx."""
+    """Return the brain of the MNI152 template, at 1 mm, as an image of antspyx."""
     import ants
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
@@ -129,7 +129,7 @@ def _template(work: Path) -> Any:
 
 
 def _grid(work: Path, spacing: float) -> Any:
-    """Empty image of antspyx on the grid of a spacing, in RAS, centred on the template."""
+    """Return an empty image of antspyx in RAS, centred on the template."""
     import ants
 
     path = work / 'aligned' / f'grid-{spacing:g}mm.nii.gz'

@@ -1,4 +1,4 @@
-"""Other people's methods, behind one signature: antspyx SyN and picsl-greedy.
+"""Peer methods with one signature: antspyx SyN and picsl-greedy.
 
 Each takes two images on one grid and returns the map between them as a displacement in voxels.
 The images go in without their place in the world: with the origin at the first voxel and axes
@@ -72,7 +72,7 @@ def _register_ants(moving: Tensor, fixed: Tensor, spacing: float, kind: str) -> 
 
 
 def _compose_ants(grid: Any, transforms: Sequence[str], prefix: Path) -> Tensor:
-    """Displacement in mm, (3, X, Y, Z), of a chain of warps and affines.
+    """Compose warps and affines to a displacement in mm, (3, X, Y, Z).
 
     An affine comes first only in the chain of the inverse map, where it is to be inverted.
     """
@@ -112,7 +112,7 @@ def _register_greedy(moving: Tensor, fixed: Tensor, spacing: float, options: str
 
 
 def _to_sitk(image: Tensor, spacing: float) -> Any:
-    """SimpleITK wants the fastest axis last in an array."""
+    """Convert an array to an image of SimpleITK, whose arrays have the fastest axis last."""
     import SimpleITK as sitk  # noqa: N813
 
     result = sitk.GetImageFromArray(image.permute(2, 1, 0).numpy())
@@ -121,7 +121,7 @@ def _to_sitk(image: Tensor, spacing: float) -> Any:
 
 
 def _from_sitk(image: Any) -> Tensor:
-    """Values of an image, (X, Y, Z) or (X, Y, Z, components)."""
+    """Return the values of an image, (X, Y, Z) or (X, Y, Z, components)."""
     import SimpleITK as sitk  # noqa: N813
 
     return torch.from_numpy(sitk.GetArrayFromImage(image)).transpose(0, 2).float()

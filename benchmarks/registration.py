@@ -1,4 +1,4 @@
-"""Compare ways to a registration, from the affine to full optimisation, with others' methods.
+"""Comparison of our settings, from the affine to full optimisation, with peer methods.
 
     python benchmarks/registration.py DATASET WORK --pairs 1000-1001,1001-1000
 

@@ -1,4 +1,4 @@
-"""Time and memory of shooting, beside the machine's bandwidth and beside other methods.
+"""Time and memory of shooting, relative to the machine's bandwidth and to peer methods.
 
     python benchmarks/shooting.py [--spacing 1] [--threads 2] [--device cuda]
     python benchmarks/shooting.py --work WORK --pair 1-2 --peers synonly greedy
@@ -31,7 +31,7 @@ BYTES = 4
 
 
 def floor_bytes(voxels: int, points: int, steps: int) -> int:
-    """Bytes that must move, whatever the method of integration.
+    """Return the number of bytes that any method of integration must move.
 
     The momentum is read and both maps are written once, three components each; each of the four
     stages of a step, there and back, reads momentum and map on the lattice and writes their rates.
@@ -42,7 +42,7 @@ def floor_bytes(voxels: int, points: int, steps: int) -> int:
 
 
 def measure(spacing: float, device: str) -> dict[str, Any]:
-    """Shoot a few times in this process; the median time."""
+    """Shoot a few times in this process; return the median time."""
     import torch
     from outcome import Stopwatch
 
@@ -75,7 +75,7 @@ def measure(spacing: float, device: str) -> dict[str, Any]:
 
 
 def _momentum(spacing: float, device: str) -> tuple[Any, Any]:
-    """A metric and a momentum whose velocity is smooth noise."""
+    """Return a metric and a momentum whose velocity is smooth noise."""
     import torch
     import torch.nn.functional as F
 
@@ -94,7 +94,7 @@ def _momentum(spacing: float, device: str) -> tuple[Any, Any]:
 
 
 def _bandwidth(device: str) -> float:
-    """Bytes per second, read and written, of a copy that no cache holds."""
+    """Return the bytes per second, read and written, of a copy larger than the caches."""
     import torch
     from outcome import Stopwatch
 
@@ -154,7 +154,7 @@ def _table(own: dict[str, Any], peers: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--spacing', type=float, default=1.0, help='mm')
     parser.add_argument('--threads', type=int, default=2)

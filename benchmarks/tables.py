@@ -1,4 +1,4 @@
-"""Results as Markdown, a table per spacing."""
+"""Tables of results in Markdown, one for each spacing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEADER = (
 
 
 def tables(results: Iterable[Result]) -> str:
-    """Markdown, finest spacing last; the methods by their mean Dice, best first."""
+    """Return Markdown tables, finest spacing last; methods in the order of their mean Dice."""
     by_spacing = sorted(results, key=lambda result: -result['spacing'])
     parts = [
         _table(spacing, list(group))
@@ -68,7 +68,7 @@ def _group(results: list[Result]) -> dict[tuple[str, int, str], list[Result]]:
 
 
 def _row(name: str, threads: int, group: list[Result], unit: float | None) -> list[str]:
-    """Cells of a method; errors and drift are those of the worst pair, costs the median."""
+    """Return the cells of a method; errors and drift of the worst pair, costs as medians."""
 
     def cell(key: str, over: Callable[[Sequence[float]], float], form: str) -> str:
         values = [r[key] for r in group if r.get(key) is not None]
@@ -95,5 +95,5 @@ def _row(name: str, threads: int, group: list[Result], unit: float | None) -> li
 
 
 def _of_both(result: Result, key: str, over: Callable[[Sequence[float]], float]) -> float:
-    """The figure of the map and of its inverse, where that was scored too."""
+    """Return the value of the map and of its inverse, if the inverse was scored."""
     return over([result[name] for name in (key, f'{key}_inverse') if name in result])

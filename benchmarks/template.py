@@ -1,4 +1,4 @@
-"""Registration through the template, of brains as they are and of brains that are altered.
+"""Registration through the template, of unaltered and of altered brains.
 
     python benchmarks/template.py DATASET WORK --methods affine predict+correct refine-5 lddmm
 
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def template_brain(work: Path, spacing: float) -> Tensor:
-    """The template on the grid of the aligned brains, (X, Y, Z), in [0, 1]."""
+    """Return the template on the grid of the aligned brains, (X, Y, Z), in [0, 1]."""
     image = nb.load(work / 'aligned' / 'template.nii.gz')
     grid = nb.load(work / 'aligned' / f'grid-{spacing:g}mm.nii.gz')
     sharpness = pairs.SMOOTHING * spacing if spacing > pairs.NATIVE_MM else 0
@@ -71,7 +71,7 @@ def register(method: str, template: Tensor, brain: Labelled, spacing: float) -> 
 
 
 def overlaps(labels: Sequence[Tensor]) -> list[float]:
-    """Mean Dice of every two brains, over the labels that both have."""
+    """Return the mean Dice of every pair of brains, over the labels that both have."""
     found = []
     for one, other in itertools.combinations(labels, 2):
         both = one.unique()[torch.isin(one.unique(), other.unique())]
@@ -109,7 +109,7 @@ def measure(
 
 
 def table(rows: Sequence[Row], methods: Sequence[str], alterations: Sequence[str]) -> str:
-    """Markdown: a row for each alteration, and the Dice (least Jacobian) of each method."""
+    """Return a Markdown table of Dice and smallest Jacobian by alteration and method."""
     cells = {(row['method'], row['alteration']): row for row in rows}
     lines = [['Brains', *methods], ['---'] * (1 + len(methods))]
     for alteration in alterations:
@@ -127,7 +127,7 @@ def _read(path: Path, spacing: float) -> list[Row]:
 
 
 def main() -> None:
-    """Measure what has not been measured yet, and print the table."""
+    """Run the missing measurements, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('dataset', type=Path)
     parser.add_argument('work', type=Path)

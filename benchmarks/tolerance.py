@@ -1,4 +1,4 @@
-"""How far the derivatives of two runs are apart, as with one thread and with several.
+"""Differences between the derivatives of two runs, for example with one thread and with several.
 
 deepreg_wf BIDS ONE participant -w W1 --omp-nthreads 1
 deepreg_wf BIDS TWO participant -w W2 --omp-nthreads 2
@@ -21,7 +21,7 @@ EVERY = 50
 
 
 def main() -> None:
-    """Print a line for each file that is not the same to the byte."""
+    """Print a row for each file that differs by a byte."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('one', type=Path)
     parser.add_argument('two', type=Path)
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def compare(one: Path, two: Path) -> Iterator[str]:
-    """Say how far two transforms or images are apart."""
+    """Return the difference of two transforms or images."""
     if one.suffix == '.h5':
         points = brain_points(one)
         here, there = (load_transform(path).map_points(points) for path in (one, two))
@@ -49,7 +49,7 @@ def compare(one: Path, two: Path) -> Iterator[str]:
 
 
 def brain_points(transform: Path) -> np.ndarray:
-    """Points of the brain in the space that a transform maps from, (N, 3), RAS, mm."""
+    """Return points of the brain in the space that a transform maps from, (N, 3), RAS, mm."""
     stem, _, ways = transform.name.partition('_from-')
     target = ways.partition('_to-')[2].partition('_')[0]
     space = '' if target == 'T1w' else f'_space-{target}'

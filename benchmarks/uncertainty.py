@@ -1,4 +1,4 @@
-"""How well the stated uncertainty of a transform ranks its true error, where that is known.
+"""Rank correlation and calibration of the stated uncertainty, where the true error is known.
 
     python benchmarks/uncertainty.py WORK --brains 6 --samples 20
 
@@ -22,8 +22,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from deepreg_wf.checkpoints.find import SHIPPED
-from deepreg_wf.demo.truth import Truth, draw_truth
+from deepreg_wf.checkpoints.locate import SHIPPED
+from deepreg_wf.demo.true_transform import TrueTransform, draw_true_transform
 from deepreg_wf.lddmm import Metric, fields, normalise, shoot
 from deepreg_wf.quicksilver import (
     Checkpoint,
@@ -32,7 +32,7 @@ from deepreg_wf.quicksilver import (
     predict,
     sample_uncertainty,
 )
-from deepreg_wf.training.augmentation import vary
+from deepreg_wf.training.augmentation import augment
 
 SIZES_MM = (1.5, 3.0)
 """Mean displacement in the brain, smallest and largest."""
@@ -41,7 +41,7 @@ TENTHS = 10
 
 
 def template_at(spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Brain of the bundled template and its voxel-to-RAS affine."""
+    """Return the brain of the bundled template and its voxel-to-RAS affine."""
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
     head = load_mni152_template(resolution=spacing)
@@ -50,12 +50,12 @@ def template_at(spacing: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluate(
-    networks: dict[str, Checkpoint], image: Tensor, truth: Truth, samples: int, seed: int
+    networks: dict[str, Checkpoint], image: Tensor, truth: TrueTransform, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Uncertainty, error of the registration and of the identity, in mm, voxel by voxel."""
+    """Compute uncertainty, registration error and identity error in mm, by voxel."""
     inverse, warp = (torch.from_numpy(u).float() for u in (truth.inverse_warp, truth.warp))
     moved = fields.interpolate(image[None], inverse)[0]
-    fixed = normalise(vary(moved, torch.Generator().manual_seed(seed)))
+    fixed = normalise(augment(moved, torch.Generator().manual_seed(seed)))
     probabilistic = networks['probabilistic']
     metric = Metric(image.shape, truth.grid.spacing, **probabilistic.spec.metric)
     spread = sample_uncertainty(probabilistic, image, fixed, metric, samples=samples, seed=seed)
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def calibration(spread: np.ndarray, error: np.ndarray) -> list[tuple[float, float]]:
-    """Mean uncertainty and root mean square error, tenth by tenth of the uncertainty."""
+    """Compute mean uncertainty and root mean square error in each decile of the uncertainty."""
     order = np.argsort(spread)
     return [
         (float(spread[part].mean()), float(np.sqrt((error[part] ** 2).mean())))
@@ -78,7 +78,7 @@ def calibration(spread: np.ndarray, error: np.ndarray) -> list[tuple[float, floa
 
 
 def draw(curve: list[tuple[float, float]], path: Path) -> None:
-    """Error against uncertainty."""
+    """Draw the error against the uncertainty."""
     mpl.use('agg')
     figure, ax = plt.subplots(figsize=(4.5, 4), layout='constrained')
     stated, found = zip(*curve, strict=True)
@@ -108,8 +108,12 @@ def main() -> None:
     print('| Brain | Error before (mm) | Error after | Uncertainty | Spearman |')
     print('| --- | --- | --- | --- | --- |')
     for seed, size in enumerate(np.linspace(*SIZES_MM, args.brains)):
-        truth = draw_truth(
-            data > 0, affine, subject_affine=np.eye(4), size=float(size), seed=100 + seed
+        truth = draw_true_transform(
+            data > 0,
+            affine,
+            subject_affine=np.eye(4),
+            mean_displacement=float(size),
+            seed=100 + seed,
         )
         image = _onto(data, affine, truth)
         spread, error, before = evaluate(networks, image, truth, args.samples, seed)
@@ -132,8 +136,8 @@ def main() -> None:
     draw(curve, args.work / 'uncertainty.svg')
 
 
-def _onto(data: np.ndarray, affine: np.ndarray, truth: Truth) -> Tensor:
-    """The template on the grid of a truth, whose voxels are its own."""
+def _onto(data: np.ndarray, affine: np.ndarray, truth: TrueTransform) -> Tensor:
+    """Return the template on the grid of a true transform, whose voxels are the same."""
     first = np.rint(nb.affines.apply_affine(np.linalg.inv(affine), truth.grid.affine[:3, 3]))
     image = np.zeros(truth.grid.shape, np.float32)
     low = np.maximum(first, 0).astype(int)

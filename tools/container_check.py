@@ -1,4 +1,4 @@
-"""Build the image from a clean clone and run the BIDS-App in it, where no container engine runs.
+"""Test of the container image, on a machine without a container engine.
 
 sudo python3 tools/container_check.py [--folder DIR] [--build-arg NAME=VALUE] [--bids DIR LABEL]
 
@@ -109,16 +109,16 @@ class Builder:
         self.program += ['--runroot', str(folder / 'run'), '--storage-driver', 'vfs']
 
     def __call__(self, *words: str, quiet: bool = False) -> str:
-        """Run a command of buildah; what it prints, where it is not shown."""
+        """Run a command of buildah; return its output if it is not shown."""
         return call([*self.program, *words], quiet=quiet)
 
     def has(self, image: str) -> bool:
-        """Tell whether an image is in the storage."""
+        """Return whether an image is in the storage."""
         listing = self('images', '--format', '{{.Name}}:{{.Tag}}', quiet=True)
         return any(line.endswith(f'/{image}') for line in listing.splitlines())
 
     def make_base(self, name: str) -> None:
-        """Make an image of Debian with its Python where the official image has it."""
+        """Make an image of Debian with its Python at the path of the official image."""
         tree = self.folder / 'base'
         shutil.rmtree(tree, ignore_errors=True)
         include = f'--include={",".join(PACKAGES)}'
@@ -158,7 +158,7 @@ class Builder:
 
 
 def call(words: Sequence[str], *, quiet: bool = False, name: str = '') -> str:
-    """Run a command; the check ends where it fails."""
+    """Run a command; exit if it fails."""
     done = subprocess.run(words, text=True, stdout=subprocess.PIPE if quiet else None)
     if done.returncode:
         sys.exit(f'{name or " ".join(words)}: failed with exit status {done.returncode}')
@@ -166,7 +166,7 @@ def call(words: Sequence[str], *, quiet: bool = False, name: str = '') -> str:
 
 
 def pip_settings() -> tuple[str, list[Path]]:
-    """What pip is told here, as a pip.conf, and the files and folders that it speaks of."""
+    """Return the settings of pip on this machine as a pip.conf, and the paths that they name."""
     list_them = [sys.executable, '-m', 'pip', 'config', 'list']
     listing = subprocess.run(list_them, capture_output=True, text=True).stdout
     found = re.findall(r"^(?:global|install|:env:)\.([\w-]+)=('.*')$", listing, re.M)
@@ -178,7 +178,7 @@ def pip_settings() -> tuple[str, list[Path]]:
 
 
 def check(builder: Builder, arguments: Iterable[str], bids: tuple[Path, str] | None) -> None:
-    """Do all of it, and tell what it took."""
+    """Build, run and print the cost."""
     clone = builder.folder / 'clone'
     shutil.rmtree(clone, ignore_errors=True)
     call(['git', 'clone', '--quiet', str(ROOT), str(clone)])
@@ -197,7 +197,7 @@ def check(builder: Builder, arguments: Iterable[str], bids: tuple[Path, str] | N
 
 
 def run(container: Container, folder: Path, bids: tuple[Path, str] | None) -> float:
-    """Health check, probes of the box, and the main job; the seconds that the latter took."""
+    """Run a command as an engine would, with these three folders mounted."""
     job = folder / 'job'
     shutil.rmtree(job, ignore_errors=True)
     places = {name: job / name for name in ('data', 'out', 'work')}
@@ -219,7 +219,7 @@ def run(container: Container, folder: Path, bids: tuple[Path, str] | None) -> fl
 
 
 def look_at(out: Path, label: str) -> None:
-    """End where a derivative is missing."""
+    """Exit if a derivative is missing."""
     patterns = [f'sub-{label}.html', *(f'sub-{label}/**/{name}' for name in DERIVATIVES)]
     missing = [
         pattern.format(label)
@@ -231,12 +231,12 @@ def look_at(out: Path, label: str) -> None:
 
 
 def megabytes(folder: Path) -> int:
-    """Room that a folder takes."""
+    """Return the size of a folder."""
     return int(call(['du', '-sm', str(folder)], quiet=True).split()[0])
 
 
 def main() -> None:
-    """Read the words of the call, and check."""
+    """Parse the command line, and check."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--folder', type=Path, help='where all is kept, for the next time')
     parser.add_argument('--build-arg', action='append', default=[], metavar='NAME=VALUE')

@@ -1,4 +1,4 @@
-"""Write boutiques.json, which tells Boutiques platforms what the command line takes.
+"""Writer of boutiques.json, the description of the command line for Boutiques platforms.
 
 python tools/descriptor.py
 """
@@ -110,19 +110,19 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
 
 
 def name_of(action: argparse.Action) -> str:
-    """Name of an argument, as one spells it: ``no_affine_polish`` is not ``affine_polish``."""
+    """Return the name of an argument as typed: ``no_affine_polish`` for ``affine_polish``."""
     option = flag_of(action)
     return option[2:].replace('-', '_') if option.startswith('--') else action.dest
 
 
 def flag_of(action: argparse.Action) -> str:
-    """First long name of an option; what follows are names that other programs give it."""
+    """Return the first long name of an option, without its aliases."""
     names = action.option_strings
     return next((name for name in names if name.startswith('--')), *names[:1] or [''])
 
 
 def describe_value(action: argparse.Action) -> dict[str, Any]:
-    """Type of the value of an argument, and its range."""
+    """Describe the type and the range of the value of an argument."""
     if action.nargs == 0:
         return {'type': 'Flag'}
     if action.type in (int, float) or action.dest == MEMORY:
@@ -138,7 +138,7 @@ def describe_value(action: argparse.Action) -> dict[str, Any]:
 
 
 def describe_rivals(group: argparse._MutuallyExclusiveGroup) -> dict[str, Any]:
-    """Arguments of which one may be given."""
+    """Describe mutually exclusive arguments."""
     members = [name_of(action) for action in group._group_actions]
     return {
         'id': '_or_'.join(members),
@@ -149,7 +149,7 @@ def describe_rivals(group: argparse._MutuallyExclusiveGroup) -> dict[str, Any]:
 
 
 def render() -> str:
-    """Text of ``boutiques.json``."""
+    """Return the text of ``boutiques.json``."""
     return json.dumps(describe(build_parser()), indent=2, ensure_ascii=False) + '\n'
 
 
