@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deepreg_wf.app.inputs import Inputs
 from deepreg_wf.engine.resources import Resources
-from deepreg_wf.settings import Settings
+from deepreg_wf.settings import Compute, Settings
 from deepreg_wf.templates.template import Template
 
 WORKFLOW = 'deepreg_wf'
@@ -61,6 +61,17 @@ class Run:
         """
         work_dir = self.settings.execution.work_dir
         return work_dir / DETERMINISTIC if self.resources.is_deterministic else work_dir
+
+    @property
+    def compute(self) -> Compute:
+        """Settings that the steps compute with."""
+        return Compute(
+            device=self.resources.device,
+            omp_nthreads=self.resources.omp_nthreads,
+            batch_size=self.resources.batch_size,
+            random_seed=self.settings.execution.random_seed,
+            sloppy=self.settings.execution.sloppy,
+        )
 
     @property
     def participants(self) -> list[str]:

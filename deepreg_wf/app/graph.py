@@ -40,11 +40,7 @@ def build_workflow(run: Run) -> LiterateWorkflow:
         precomputed=run.inputs.precomputed,
         lesions=run.inputs.lesions,
         registration=settings.registration,
-        device=run.resources.device,
-        omp_nthreads=run.resources.omp_nthreads,
-        batch_size=run.resources.batch_size,
-        random_seed=settings.execution.random_seed,
-        sloppy=settings.execution.sloppy,
+        compute=run.compute,
         run_id=run.run_id,
         name=WORKFLOW,
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED, UNUSABLE
 from deepreg_wf.app.folders import make_writable
 from deepreg_wf.engine.execute import configure, execute
-from deepreg_wf.engine.failures import Failure, first_of_each
-from deepreg_wf.engine.logs import Streams, libraries_to
-from deepreg_wf.engine.progress import Glossary, open_display
-from deepreg_wf.engine.resources import plan_resources, share_processors
+from deepreg_wf.engine.failures import Failure, first_per_image
+from deepreg_wf.engine.logs import Streams, redirect_output
+from deepreg_wf.engine.progress import StepLabels, open_display
+from deepreg_wf.engine.resources import limit_thread_spinning, plan_resources
 from deepreg_wf.errors import InputError
-from deepreg_wf.settings import Anatomical, Execution, Registration
+from deepreg_wf.settings import Anatomical, Compute, Execution, Registration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def register_pair(settings: PairSettings) -> int:
     InputError
         If a file is missing, or a folder cannot be written.
     """
-    share_processors()
+    limit_thread_spinning()
     for file in (settings.moving, settings.fixed, settings.moving_mask, settings.fixed_mask):
         if file is not None and not file.is_file():
             raise InputError('no such file', advice='check the path', path=file)
@@ -80,9 +80,9 @@ def register_pair(settings: PairSettings) -> int:
     with tempfile.TemporaryDirectory(prefix='deepreg_wf-') as temporary:
         work_dir = (settings.work_dir or Path(temporary)).absolute()
         make_writable(work_dir)
-        with libraries_to(work_dir / 'libraries.txt') as streams:
+        with redirect_output(work_dir / 'libraries.txt') as streams:
             failures = _run(settings, work_dir, streams)
-            for failure in first_of_each(failures):
+            for failure in first_per_image(failures):
                 print(failure.sentence, file=streams.err)
             if not failures:
                 print(f'Written: {settings.output_prefix}*', file=streams.out)
@@ -113,17 +113,18 @@ def _run(settings: PairSettings, work_dir: Path, streams: Streams) -> list[Failu
         prefix=f'{Path(f"{settings.output_prefix}x").absolute()}'[:-1],
         anatomical=settings.anatomical,
         registration=settings.registration,
-        device=resources.device,
-        omp_nthreads=resources.omp_nthreads,
+        compute=Compute(device=resources.device, omp_nthreads=resources.omp_nthreads),
     )
     workflow.base_dir = str(work_dir)
-    labels = Glossary.of(workflow, {MOVING: settings.moving.name, FIXED: settings.fixed.name})
+    labels = StepLabels.from_workflow(
+        workflow, {MOVING: settings.moving.name, FIXED: settings.fixed.name}
+    )
     with open_display(streams, labels, plain=False) as display:
         return execute(
             workflow,
             resources=resources,
             display=display,
-            glossary=labels,
+            step_labels=labels,
             crash_dirs=[crash_dir],
         )
 

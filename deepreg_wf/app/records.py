@@ -8,7 +8,7 @@ from deepreg_wf.app.context import Run
 from deepreg_wf.app.provenance import hardware, software
 from deepreg_wf.bids.entities import write_text
 from deepreg_wf.checkpoints.locate import SHIPPED, checksum_of, find_weights
-from deepreg_wf.engine.usage import Meter, write_usage
+from deepreg_wf.engine.usage import ResourceMonitor, write_usage
 from deepreg_wf.settings import Registration
 
 SETTINGS_FILE = 'deepreg_wf.toml'
@@ -35,14 +35,14 @@ def write_settings(run: Run) -> None:
         write_text(run.log_dir(participant) / SETTINGS_FILE, record)
 
 
-def write_resource_usage(run: Run, monitor: Meter) -> None:
+def write_resource_usage(run: Run, monitor: ResourceMonitor) -> None:
     """Write the resource usage of a run to the log of each participant.
 
     Parameters
     ----------
     run : Run
         A run that has ended. Write this record last: it marks the run as complete.
-    monitor : Meter
+    monitor : ResourceMonitor
         Measurements of the run.
     """
     for participant in run.inputs.subjects:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deepreg_wf.app.records import SETTINGS_FILE
 from deepreg_wf.engine.failures import Failure
-from deepreg_wf.engine.progress import Display, in_words
+from deepreg_wf.engine.progress import Display, format_duration
 from deepreg_wf.utils.os_errors import explain_exception
 
 
@@ -43,12 +43,12 @@ def write_reports(
         outcome = 'failed'
         try:
             write_subject_report(output_dir, label, run_id, elapsed=elapsed)
-            outcome = f'done in {in_words(time.time() - begin)}'
+            outcome = f'done in {format_duration(time.time() - begin)}'
         except Exception as error:  # an error in one report must not end the run
             text = f'{type(error).__name__}: {error}'.split('\n')[0]
             reason = explain_exception(error, text)
             failures.append(Failure(participant=label, image=image, step='report', reason=reason))
-        display.ended(image, 'report', outcome)
+        display.step_ended(image, 'report', outcome)
     return failures
 
 

@@ -25,11 +25,11 @@ from deepreg_wf.app.records import write_resource_usage, write_settings
 from deepreg_wf.app.reports import find_last_run, write_reports
 from deepreg_wf.app.summary import FAILURES_TABLE, print_failures, write_summary
 from deepreg_wf.engine.execute import execute
-from deepreg_wf.engine.failures import Failure, update_table
-from deepreg_wf.engine.logs import Streams, libraries_to
-from deepreg_wf.engine.progress import Glossary, PlainDisplay, open_display
-from deepreg_wf.engine.resources import plan_resources, share_processors
-from deepreg_wf.engine.usage import Meter
+from deepreg_wf.engine.failures import Failure, update_failures
+from deepreg_wf.engine.logs import Streams, redirect_output
+from deepreg_wf.engine.progress import PlainDisplay, StepLabels, open_display
+from deepreg_wf.engine.resources import limit_thread_spinning, plan_resources
+from deepreg_wf.engine.usage import ResourceMonitor
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Settings
 from deepreg_wf.templates.spaces import SpaceSpec
@@ -64,7 +64,7 @@ def run_app(settings: Settings, *, command_line: str = '') -> int:
     InputError
         If the call, or all of its input, cannot be used.
     """
-    share_processors()
+    limit_thread_spinning()
     if settings.selection.analysis_level == 'group':
         return run_group(settings)
     os.environ['NIPYPE_NO_ET'] = '1'  # otherwise Nipype contacts a server when it is imported
@@ -78,7 +78,7 @@ def run_app(settings: Settings, *, command_line: str = '') -> int:
         make_writable(folder)
     run_id = f'{started:%Y%m%d-%H%M%S}_{uuid4().hex[:8]}'
     log_file = execution.work_dir / _LOGS / f'{run_id}.txt'
-    with libraries_to(None if execution.verbose else log_file) as streams:
+    with redirect_output(None if execution.verbose else log_file) as streams:
         run = Run(
             settings=settings,
             inputs=inputs,
@@ -115,24 +115,24 @@ def _process(run: Run, skipped: Sequence[Failure], streams: Streams) -> int:
     images = image_names(run.inputs.images)
     remove_partial_results(run.output_dir, run.base_dir / WORKFLOW, run.inputs.subjects, images)
     write_settings(run)
-    labels = Glossary.of(workflow, images)
+    labels = StepLabels.from_workflow(workflow, images)
     display = open_display(streams, labels, plain=execution.verbose > 0)
-    with Meter() as monitor, display:
-        display.say(_announcement(run))
+    with ResourceMonitor() as monitor, display:
+        display.log(_announcement(run))
         if execution.write_graph:
-            display.say(f'Graph: {draw_graph(workflow)}')
+            display.log(f'Graph: {draw_graph(workflow)}')
         failures = _input_failures(run)
         failures += execute(
             workflow,
             resources=run.resources,
             display=display,
-            glossary=labels,
+            step_labels=labels,
             crash_dirs=[run.common_log_dir, *map(run.log_dir, run.inputs.subjects)],
             stop_on_first_crash=execution.stop_on_first_crash,
         )
         # The reports read the table. A full disk is reported by write_summary.
         with suppress(OSError):
-            update_table(run.output_dir / FAILURES_TABLE, failures, run.participants)
+            update_failures(run.output_dir / FAILURES_TABLE, failures, run.participants)
         reported = dict.fromkeys(run.inputs.subjects, run.run_id)
         started = run.started.timestamp()
         failures += write_reports(run.output_dir, reported, display, started=started)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED, UNUSABLE
-from deepreg_wf.engine.failures import Failure, first_of_each, update_table
+from deepreg_wf.engine.failures import Failure, first_per_image, update_failures
 from deepreg_wf.engine.logs import Streams
-from deepreg_wf.engine.progress import EVERYBODY, in_words
+from deepreg_wf.engine.progress import ALL_IMAGES, format_duration
 from deepreg_wf.utils.os_errors import explain_exception
 
 FAILURES_TABLE = 'failed.tsv'
@@ -49,7 +49,7 @@ def write_summary(
     """
     table = output_dir / FAILURES_TABLE
     try:
-        update_table(table, failures, participants)
+        update_failures(table, failures, participants)
         table_line = f'What failed, and why: {table}'
     except OSError as error:  # such as a full disk; the failures are still printed
         table_line = f'{table}: could not be written, {explain_exception(error)}.'
@@ -58,7 +58,7 @@ def write_summary(
     n_failed = len(_failed_participants(failures, participants))
     counts = f'{len(participants) - n_failed} done, {n_failed} failed'
     counts += f', {len(skipped)} left to another run' if skipped else ''
-    lines = [f'{counts}, in {in_words(seconds)}.']
+    lines = [f'{counts}, in {format_duration(seconds)}.']
     if failures:
         lines.append(table_line)
     lines += _report_lines(output_dir, participants)
@@ -85,7 +85,7 @@ def print_failures(
     int
         Exit status.
     """
-    printed = first_of_each(failures)
+    printed = first_per_image(failures)
     for failure in printed:
         print(failure.sentence, file=streams.err)
     if not failures:
@@ -97,7 +97,7 @@ def print_failures(
 
 def _failed_participants(failures: Sequence[Failure], participants: Sequence[str]) -> set[str]:
     failed = {failure.participant for failure in failures}
-    return set(participants) if EVERYBODY in failed else failed
+    return set(participants) if ALL_IMAGES in failed else failed
 
 
 def _report_lines(output_dir: Path, participants: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command ``deepreg_wf-convert-weights``: networks of the original Quicksilver as ours."""
+"""Command ``deepreg_wf-convert-weights``: convert weights of the original Quicksilver."""
 
 from __future__ import annotations
 
@@ -15,59 +15,73 @@ from deepreg_wf.errors import InputError
 
 @handle_errors('deepreg_wf-convert-weights')
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a file.
+    """Convert a weights file.
 
     Parameters
     ----------
     argv : sequence of str, optional
-        Words after the name of the program; those of ``sys.argv`` by default.
+        Arguments after the name of the program; those of ``sys.argv`` by default.
 
     Returns
     -------
     int
-        0, or 2 where the file is unusable.
+        0, converted; 2, the file is unusable.
     """
     options = build_parser().parse_args(argv)
-    from deepreg_wf.quicksilver import WeightsError, convert_legacy, save_checkpoint
+    from deepreg_wf.quicksilver import convert_legacy, save_checkpoint
 
+    checkpoint = convert_legacy(options.legacy, role=options.role, dropout=options.dropout)
     try:
-        checkpoint = convert_legacy(options.legacy, role=options.role, dropout=options.dropout)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(checkpoint, options.output)
-    except WeightsError as error:
-        raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(
-            f'cannot be written ({error.strerror})',
-            advice='give another file',
+            f'the file cannot be written ({error.strerror})',
+            advice='give another one',
             path=options.output,
         ) from error
     spec = checkpoint.spec
     print(
-        f'{options.output}: {spec.role} network, f = {spec.features}, patches of {spec.patch} '
-        f'voxels; use it with --weights {options.output.parent} --registration-resolution 1'
+        f'{options.output}: {spec.role} network, f = {spec.features}, patches of '
+        f'{spec.patch_size} voxels; use it with --weights {options.output.parent} '
+        '--registration-resolution 1'
     )
     return ALL_DONE
 
 
 def build_parser() -> Parser:
-    """Build the parser of ``deepreg_wf-convert-weights``."""
+    """Build the parser of ``deepreg_wf-convert-weights``.
+
+    Returns
+    -------
+    Parser
+    """
     parser = Parser(
         prog='deepreg_wf-convert-weights',
         description='Convert a network of the original Quicksilver. Only tensors and plain values '
         'are read from its file.',
         epilog='Name the output prediction.safetensors, correction.safetensors or '
-        'probabilistic.safetensors: deepreg_wf --weights takes the folder.',
+        'probabilistic.safetensors, and give its folder to deepreg_wf --weights.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('legacy', type=Path, metavar='LEGACY.pth.tar')
-    parser.add_argument('output', type=Path, metavar='OUT.safetensors')
     parser.add_argument(
-        '--role', choices=('prediction', 'correction'), default='prediction', help='what it does'
+        'legacy', type=Path, metavar='LEGACY.pth.tar', help='weights file of the original'
     )
     parser.add_argument(
-        '--dropout', type=float, default=0.0, help='0.2 for the probabilistic network'
+        'output', type=Path, metavar='OUT.safetensors', help='weights file to write'
+    )
+    parser.add_argument(
+        '--role',
+        choices=('prediction', 'correction'),
+        default='prediction',
+        help='purpose of the network',
+    )
+    parser.add_argument(
+        '--dropout',
+        type=float,
+        default=0.0,
+        help='dropout rate; 0.2 for the original probabilistic network',
     )
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     return parser

@@ -5,13 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from typing import Protocol
 
 from deepreg_wf.app.exit_status import INTERRUPTED, UNUSABLE
 from deepreg_wf.errors import InputError
 from deepreg_wf.utils.os_errors import explain_exception, find_hint
 
-Main = Callable[[Sequence[str] | None], int]
-"""Main function of a command: takes the arguments after the program name, returns the status."""
+
+class Main(Protocol):
+    """Main function of a command."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command with the arguments after the program name; return its exit status."""
+        ...
 
 
 def handle_errors(prog: str, *, on_interrupt: str = 'interrupted.') -> Callable[[Main], Main]:

@@ -1,4 +1,4 @@
-"""The command ``deepreg_wf-train``: from a cohort to trained networks."""
+"""Command ``deepreg_wf-train``: train the networks on a cohort."""
 
 from __future__ import annotations
 
@@ -7,47 +7,82 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deepreg_wf import __version__
 from deepreg_wf.app.exit_status import ALL_DONE
 from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser
-from deepreg_wf.engine.resources import available_processors, resolve_device, share_processors
-from deepreg_wf.errors import InputError
+from deepreg_wf.engine.resources import (
+    available_processors,
+    limit_thread_spinning,
+    resolve_device,
+)
 from deepreg_wf.settings import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     from deepreg_wf.training import Cohort, TrainingSettings
 
 COHORT_FILE = 'cohort.safetensors'
+"""Name of the cohort in the output folder."""
 
 AFFINE_STEPS = 8_000
-"""Half an hour of one core."""
+"""Default steps of the affine network: half an hour on one core."""
 
-_HELP = {
-    'features': 'channels f of the first layer of the networks',
-    'spacing': 'size in mm of the blocks that the networks see',
-    'detail': 'voxels in mm that correction sees the gradient of the energy at',
-    'rounds': 'how often correction is trained on where it has led to',
-    'repeats': 'how often it is applied in the end',
-    'prediction_brains': 'brains that the prediction network imitates teachers on',
-    'prediction_pairs': 'pairs that it then registers end to end',
-    'correction_brains': 'the same of the correction network; 0: none is trained',
-    'correction_pairs': 'the same of the correction network',
-    'probabilistic_brains': 'the same of the probabilistic network; 0: none is trained',
-    'between': 'matched pairs of two subjects, beside those with the template',
-    'geodesics': 'random known geodesics',
-    'variants': 'how many times each pair is shown, with other contrast, bias field and noise',
-    'rate': 'largest learning rate',
-    'batch': 'brains a step',
-    'seed': 'of all that is random',
+
+class _Option(NamedTuple):
+    """Command-line option of a field of `TrainingSettings`."""
+
+    field: str
+    type: type[int] | type[float]
+    help: str
+
+
+_OPTIONS = {
+    '--features': _Option('features', int, 'channels f of the first layer of the networks'),
+    '--spacing': _Option(
+        'spacing', float, 'spacing in mm of the coarse grid on which the networks work'
+    ),
+    '--detail': _Option(
+        'energy_spacing', float, 'voxel size in mm at which the energy gradient is computed'
+    ),
+    '--rounds': _Option(
+        'rounds', int, 'rounds of the correction training, each on the results of the last one'
+    ),
+    '--repeats': _Option('n_iterations', int, 'updates by the correction network in use'),
+    '--prediction-brains': _Option(
+        'prediction_brains', int, 'examples of the supervised training of the prediction network'
+    ),
+    '--prediction-pairs': _Option(
+        'prediction_pairs', int, 'pairs of the end-to-end training that follows'
+    ),
+    '--correction-brains': _Option(
+        'correction_brains', int, 'examples of the correction network; 0: do not train it'
+    ),
+    '--correction-pairs': _Option(
+        'correction_pairs', int, 'end-to-end pairs of the correction network'
+    ),
+    '--probabilistic-brains': _Option(
+        'probabilistic_brains', int, 'examples of the probabilistic network; 0: do not train it'
+    ),
+    '--between': _Option(
+        'n_between', int, 'matched pairs of two subjects, in addition to those with the template'
+    ),
+    '--geodesics': _Option('n_geodesics', int, 'synthetic pairs from random geodesics'),
+    '--variants': _Option(
+        'n_variants', int, 'copies of each pair with other contrast, bias field and noise'
+    ),
+    '--rate': _Option('learning_rate', float, 'largest learning rate'),
+    '--batch': _Option('batch_size', int, 'brains in a step'),
+    '--seed': _Option('seed', int, 'seed of all random numbers'),
 }
+"""Options of the training settings; one that is not given leaves the default of its field."""
+
 _EPILOG = """\
-The same call again goes on where the last one ended. What a folder holds of an earlier stage
-(cohort.safetensors, teachers, states of the networks) is not made again; a plan that differs
-starts its network anew. Once there is a cohort.safetensors, torch, numpy and safetensors are all
-that has to be installed, so that it can be trained on another machine.
+The same call resumes an interrupted training. Results of an earlier call in the output folder
+(cohort.safetensors, teachers, states of the networks) are reused; a network whose schedule has
+changed is trained anew. Training from a cohort.safetensors needs no other packages than torch,
+numpy and safetensors, so that it can be done on another machine.
 """
 
 
@@ -58,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Words after the name of the program; those of ``sys.argv`` by default.
+        Arguments after the name of the program; those of ``sys.argv`` by default.
 
     Returns
     -------
@@ -66,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, trained; 2, the call or the cohort is unusable; 130, interrupted.
     """
     options = build_parser().parse_args(argv)
-    share_processors()
+    limit_thread_spinning()
     device = resolve_device(options.device)
     cohort = _find_cohort(options, device)
     _train(options, cohort, device)
@@ -74,7 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """Build the parser of ``deepreg_wf-train``."""
+    """Build the parser of ``deepreg_wf-train``.
+
+    Returns
+    -------
+    Parser
+    """
     parser = Parser(
         prog='deepreg_wf-train',
         description='Train the networks that predict momenta on a cohort of brains.',
@@ -83,9 +123,9 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        'cohort', type=Path, help='BIDS dataset, or the cohort.safetensors made of one'
+        'cohort', type=Path, help='BIDS dataset, or the cohort.safetensors made from one'
     )
-    parser.add_argument('output_dir', type=Path, help='folder of the networks; made if missing')
+    parser.add_argument('output_dir', type=Path, help='folder of the networks; created if missing')
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     _add_cohort(parser)
     _add_training(parser)
@@ -99,7 +139,13 @@ def build_parser() -> Parser:
 
 def _add_cohort(parser: Parser) -> None:
     group = parser.add_argument_group('cohort')
-    group.add_argument('--participant-label', nargs='+', metavar='LABEL', default=())
+    group.add_argument(
+        '--participant-label',
+        nargs='+',
+        metavar='LABEL',
+        default=(),
+        help='participants to use (default: all)',
+    )
     group.add_argument(
         '--validation-label',
         nargs='+',
@@ -107,53 +153,64 @@ def _add_cohort(parser: Parser) -> None:
         help='participants to validate with, never trained on (default: every sixth)',
     )
     group.add_argument(
-        '--template', metavar='SPACE_OR_PATH', default=DEFAULT_SPACE, help='what to align with'
+        '--template',
+        metavar='SPACE_OR_PATH',
+        default=DEFAULT_SPACE,
+        help='template to align the brains with',
     )
     group.add_argument(
-        '--resolution', metavar='MM', type=float, default=2.0, help='voxels of the aligned brains'
+        '--resolution',
+        metavar='MM',
+        type=float,
+        default=2.0,
+        help='voxel size of the aligned brains',
     )
-    group.add_argument('--licence', default='', help='of the networks, for their model card')
+    group.add_argument('--licence', default='', help='licence of the networks, for the model card')
 
 
 def _add_training(parser: Parser) -> None:
     group = parser.add_argument_group('training')
-    for name, text in _HELP.items():
+    for name, option in _OPTIONS.items():
         group.add_argument(
-            f'--{name.replace("_", "-")}',
-            metavar='N',
-            type=float if name in ('spacing', 'detail', 'rate') else int,
-            help=text,
+            name, dest=option.field, metavar='N', type=option.type, help=option.help
         )
     group.add_argument(
         '--affine-steps',
         metavar='N',
         type=int,
         default=AFFINE_STEPS,
-        help='of the network that aligns brains, eight brains each; 0: none is trained '
+        help='steps of eight brains of the network that aligns brains; 0: do not train it '
         '(default: %(default)s)',
     )
     group.add_argument(
         '--hints',
+        dest='gradient_channels',
         action=argparse.BooleanOptionalAction,
-        help='show the networks what an optimiser would see (default)',
+        help='give the energy gradient to the networks (default)',
     )
 
 
 def _find_cohort(options: argparse.Namespace, device: str) -> Cohort:
-    """Read the cohort that the call names, or make it of a dataset."""
-    from deepreg_wf.training import CohortError, load_cohort
+    """Read the cohort of the call, or make it from a dataset."""
+    from deepreg_wf.training import load_cohort
 
     path = options.cohort
     if path.is_dir():
         path = options.output_dir / COHORT_FILE
         if not path.exists():
-            from deepreg_wf.app.cohort import make_cohort
+            from deepreg_wf.app.cohort import CohortSettings, make_cohort
 
-            make_cohort(options, path, device)
-    try:
-        return load_cohort(path)
-    except CohortError as error:
-        raise InputError(f'{error}.') from error
+            settings = CohortSettings(
+                bids_dir=options.cohort,
+                participant_label=tuple(options.participant_label),
+                validation_label=tuple(options.validation_label or ()),
+                template=options.template,
+                resolution=options.resolution,
+                device=device,
+                nprocs=options.nprocs,
+            )
+            make_cohort(settings, path)
+    return load_cohort(path)
 
 
 def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
@@ -164,9 +221,9 @@ def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
     from deepreg_wf.training.localisation import train_affine
 
     torch.set_num_threads(options.nprocs or available_processors())
-    settings = _settings(options)
+    settings = _training_settings(options)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(f'{time.strftime("%H:%M:%S")} {line}', flush=True)
 
     train(
@@ -175,9 +232,9 @@ def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
         settings,
         device=device,
         licence=options.licence,
-        say=say,
+        log=log,
     )
-    picture = draw_training(options.output_dir)
+    figure = draw_training(options.output_dir)
     if options.affine_steps:
         train_affine(
             cohort,
@@ -186,12 +243,13 @@ def _train(options: argparse.Namespace, cohort: Cohort, device: str) -> None:
             seed=settings.seed,
             device=device,
             licence=options.licence,
-            say=say,
+            log=log,
         )
-    print(f'Networks: {options.output_dir}; how it went: {picture or "README.md"}')
+    summary = figure or options.output_dir / 'README.md'
+    print(f'The networks are in {options.output_dir}; {summary} summarises the training.')
 
 
-def _settings(options: argparse.Namespace) -> TrainingSettings:
+def _training_settings(options: argparse.Namespace) -> TrainingSettings:
     from deepreg_wf.training import TrainingSettings
 
     given = {

@@ -25,10 +25,10 @@ def minutes(text: str) -> int:
 def mebibytes(text: str) -> int:
     """Read an amount of memory in MiB, or with a unit, such as 16G."""
     number, unit = text.rstrip('BbKkMmGgTt'), text.lstrip('0123456789').upper()
-    powers = {'': 0, 'M': 0, 'MB': 0, 'G': 1, 'GB': 1, 'T': 2, 'TB': 2}
-    if unit not in powers:
+    factors = {'': 1, 'M': 1, 'MB': 1, 'G': 1024, 'GB': 1024, 'T': 1024**2, 'TB': 1024**2}
+    if unit not in factors:
         raise argparse.ArgumentTypeError(f'{text!r} is no amount of memory, such as 8000 or 16G')
-    return int(number) * 1024 ** powers[unit]
+    return int(number) * factors[unit]
 
 
 def named_folder(text: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from deepreg_wf.app.batch.script import Batch, read_batches
 from deepreg_wf.app.batch.slurm import PENDING, tasks_in_queue
 from deepreg_wf.app.summary import FAILURES_TABLE
-from deepreg_wf.engine.failures import read_table
-from deepreg_wf.engine.job_logs import last_line, reason_of_end
+from deepreg_wf.engine.failures import read_failures
+from deepreg_wf.engine.job_logs import last_line, termination_reason
 from deepreg_wf.engine.usage import read_usages
 
 
@@ -72,7 +72,7 @@ def cohort_states(output_dir: Path, labels: Iterable[str]) -> dict[str, State]:
         If tasks may be in the queue and SLURM does not answer.
     """
     failures: dict[str, str] = {}
-    for row in read_table(output_dir / FAILURES_TABLE):
+    for row in read_failures(output_dir / FAILURES_TABLE):
         label = row['participant_id'].removeprefix('sub-')
         failures.setdefault(label, f'{row["step"]}: {row["reason"]}')
     tasks = [
@@ -138,14 +138,14 @@ def _task_state(batch: Batch, task: int, queued: str | None, failure: str | None
         if status == '0':
             return State(Progress.DONE, since)
         recorded = failure if status == '1' else None
-        reason = reason_of_end(log) or recorded or last_line(log) or f'exit status {status}'
+        reason = termination_reason(log) or recorded or last_line(log) or f'exit status {status}'
         return State(Progress.FAILED, since, reason, log)
     if queued is not None:
         progress = Progress.WAITING if queued == PENDING else Progress.RUNNING
         return State(progress, time.time())
     if log.is_file():
         last = last_line(log) or 'its log is empty'
-        reason = reason_of_end(log) or f'it ended before it was done ({last})'
+        reason = termination_reason(log) or f'it ended before it was done ({last})'
         return State(Progress.FAILED, _mtime(log), reason, log)
     return State(Progress.TO_DO)
 
