@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The input is unusable.
+    """Error of the input, with the problem, the advice and the file as fields.
 
     As text it reads ``PATH: PROBLEM; ADVICE.``, without the parts that are not given.
 
@@ -36,13 +36,25 @@ class InputError(ValueError):
         super().__init__(f'{where}{"; ".join(filter(None, (self.problem, self.advice)))}.')
 
     def at(self, path: str | PathLike[str]) -> InputError:
-        """Return the same error with the file that is at fault."""
+        """Return the same error with the file that is at fault.
+
+        Parameters
+        ----------
+        path : path-like
+            The file or folder.
+
+        Returns
+        -------
+        InputError
+            The error, to be raised.
+        """
         return type(self)(self.problem, advice=self.advice, path=path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.problem, self.advice, self.path)
+        """Return the fields, so that processes can send the error to each other."""
+        return _restore, (type(self), self.problem, self.advice, self.path)
 
 
-def _restored(cls: type[InputError], problem: str, advice: str, path: str | None) -> InputError:
+def _restore(cls: type[InputError], problem: str, advice: str, path: str | None) -> InputError:
     """Rebuild an error that was sent from another process."""
     return cls(problem, advice=advice, path=path)

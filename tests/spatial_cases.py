@@ -82,7 +82,9 @@ def wave(points: Array) -> Array:
 
 def wave_on(grid: VoxelGrid) -> Array:
     """The same displacement as a field in voxels along the axes of a grid, (3, X, Y, Z)."""
-    return np.tensordot(grid.to_voxels[:3, :3], np.moveaxis(wave(grid.points()), -1, 0), axes=1)
+    return np.tensordot(
+        grid.inverse_affine[:3, :3], np.moveaxis(wave(grid.points()), -1, 0), axes=1
+    )
 
 
 def random_points(grid: VoxelGrid, n: int = 500, *, margin: float = 0.0) -> Array:

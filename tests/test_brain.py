@@ -1,4 +1,4 @@
-"""The brain in an image: recognised or extracted, cleaned, and evened out."""
+"""Tests of brain detection, brain extraction, mask cleaning and bias correction."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
 from deepreg_wf.anatomical.bias import correct_bias
-from deepreg_wf.anatomical.mask import check_view
-from deepreg_wf.anatomical.skullstrip.detect import examine
+from deepreg_wf.anatomical.mask import check_field_of_view
+from deepreg_wf.anatomical.skullstrip.detect import detect_extracted
 from deepreg_wf.anatomical.skullstrip.extract import METHODS, Method, choose_methods, extract_brain
 from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip
+from deepreg_wf.settings import SKULL_STRIP_METHODS
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
-from deepreg_wf.spatial.masks import bounding_box, clean, fill_holes, read_mask, volume_ml
+from deepreg_wf.spatial.masks import bounding_box, clean_mask, fill_holes, load_mask, volume_ml
+from deepreg_wf.templates.locate import get_template
 from deepreg_wf.templates.spaces import BUNDLED
-from deepreg_wf.templates.template import get_template
 from deepreg_wf.utils.itk_subprocess import call_isolated
 from deepreg_wf.workflows import init_anat_preproc_wf
 
@@ -33,7 +35,7 @@ def arrays(image):
 
 @pytest.fixture(scope='session')
 def template(tmp_path_factory):
-    """The bundled MNI152: an extracted brain at 1 mm."""
+    """Return the bundled MNI152, an extracted brain at 1 mm."""
     return load_image(get_template(BUNDLED, cache_dir=tmp_path_factory.mktemp('cache')).t1w)
 
 
@@ -44,7 +46,7 @@ def brain(make_brain):
 
 @pytest.fixture
 def head(make_brain):
-    """A brain of 3 mm voxels in dark bone and bright scalp, in air that is exactly zero."""
+    """Return a brain of 3 mm voxels in dark bone and bright scalp, in air of exactly zero."""
     data, grid = arrays(make_brain(shape=(60, 64, 60), spacing=(3.0, 3.0, 3.0)))
     inside = data > 0
     bone = ndimage.binary_dilation(inside, iterations=2)
@@ -53,7 +55,7 @@ def head(make_brain):
 
 
 def alter(data, how):
-    """Do to a brain what scanners and other software do."""
+    """Change the intensities of a brain as scanners and other software do."""
     rng = np.random.default_rng(0)
     inside = data > 0
     ramp = np.linspace(-1, 1, data.shape[2], dtype=np.float32)
@@ -70,15 +72,15 @@ def alter(data, how):
 @pytest.mark.parametrize(
     'how', ['as it is', 'noise', 'bias', 'negative background', 'standardised', 'N4']
 )
-def test_an_extracted_brain_is_recognised_whatever_was_done_to_it(brain, template, how):
+def test_extracted_brain_is_detected_after_changes_of_intensity(brain, template, how):
     for data, grid in (brain, template):
         data = data * (1000 / data.max())
-        evidence = examine(alter(data, how), grid)
+        evidence = detect_extracted(alter(data, how), grid)
         assert evidence.extracted, evidence
 
 
 @pytest.mark.parametrize('orientation', ['LPI', 'PSR', 'SAL'])
-def test_an_extracted_brain_is_recognised_in_any_orientation_and_on_an_oblique_grid(
+def test_extracted_brain_is_detected_in_any_orientation_and_on_an_oblique_grid(
     make_brain, orientation
 ):
     image = make_brain()
@@ -88,58 +90,58 @@ def test_an_extracted_brain_is_recognised_in_any_orientation_and_on_an_oblique_g
     oblique[1:3, 1:3] = [[0.94, -0.342], [0.342, 0.94]]
     for affine in (turned.affine, oblique @ turned.affine):
         data = turned.get_fdata(dtype=np.float32)
-        assert examine(data, VoxelGrid(data.shape, affine)).extracted
+        assert detect_extracted(data, VoxelGrid(data.shape, affine)).extracted
 
 
-def test_a_brain_that_fills_its_field_of_view_is_recognised(template):
+def test_extracted_brain_is_detected_in_a_tight_field_of_view(template):
     data, grid = template
     box = bounding_box(data > 0)
     corner = grid.to_mm([part.start for part in box])
     affine = grid.affine.copy()
     affine[:3, 3] = corner
-    assert examine(data[box], VoxelGrid(data[box].shape, affine)).extracted
+    assert detect_extracted(data[box], VoxelGrid(data[box].shape, affine)).extracted
 
 
 @pytest.mark.parametrize('size', [1.0, 0.75])
-def test_a_head_is_no_brain_even_if_it_is_as_small_as_one(head, size):
+def test_head_of_the_size_of_a_brain_is_not_detected_as_extracted(head, size):
     data, grid = head
     affine = grid.affine @ np.diag([size, size, size, 1])
-    evidence = examine(data, VoxelGrid(grid.shape, affine))
-    assert 'it has a dark layer under a bright one' in evidence.objections
+    evidence = detect_extracted(data, VoxelGrid(grid.shape, affine))
+    assert 'it has a dark layer under a bright one' in evidence.failed_criteria
 
 
-def test_air_with_noise_is_no_brain(head):
+def test_head_in_noisy_air_is_not_detected_as_extracted(head):
     data, grid = head
     noise = np.abs(np.random.default_rng(0).standard_normal(data.shape)).astype(np.float32)
-    assert 'no constant background' in examine(data + noise, grid).objections
+    assert 'it has no constant background' in detect_extracted(data + noise, grid).failed_criteria
     margin = np.zeros(grid.shape, dtype=bool)
     margin[3:-3, 3:-3, 3:-3] = True
-    evidence = examine(np.where(margin, data + noise, 0).astype(np.float32), grid)
-    assert 'there is air around it' in evidence.objections
+    evidence = detect_extracted(np.where(margin, data + noise, 0).astype(np.float32), grid)
+    assert 'there is air around it' in evidence.failed_criteria
 
 
-def test_half_a_head_is_no_brain(head):
+def test_half_a_head_is_not_detected_as_extracted(head):
     data, grid = head
     data = data.copy()
     data[:, :, : grid.shape[2] // 2] = 0
-    assert 'it is cut off flat' in examine(data, grid).objections
+    assert 'it is cut off at a plane' in detect_extracted(data, grid).failed_criteria
 
 
 @pytest.mark.parametrize('name', ['ds002748/sub-01', 'ds002748/sub-16', 'malf-val/sub-1012'])
-def test_real_extracted_brains_are_recognised(shared_data, name):
-    assert examine(*load_image(real_image(shared_data, name))).extracted
+def test_real_extracted_brains_are_detected(shared_data, name):
+    assert detect_extracted(*load_image(real_image(shared_data, name))).extracted
 
 
 @pytest.mark.parametrize(
     'name', ['heads/sub-aomic0001', 'heads/sub-S1', 'heads/sub-colin27', 'ixi2mm/sub-IXI255']
 )
-def test_real_heads_are_not(shared_data, name):
-    evidence = examine(*load_image(real_image(shared_data, name)))
-    assert len(evidence.objections) >= 2
+def test_real_heads_are_not_detected_as_extracted(shared_data, name):
+    evidence = detect_extracted(*load_image(real_image(shared_data, name)))
+    assert len(evidence.failed_criteria) >= 2
 
 
 @pytest.mark.slow
-def test_every_real_image_is_told_apart(shared_data):
+def test_all_real_images_are_classified(shared_data):
     for dataset, extracted in (
         ('ds002748', True),
         ('malf-val', True),
@@ -149,7 +151,7 @@ def test_every_real_image_is_told_apart(shared_data):
         images = sorted(shared_data.glob(f'{dataset}/sub-*/anat/*_T1w.nii.gz'))
         assert images
         for image in images:
-            assert examine(*load_image(image)).extracted == extracted, image
+            assert detect_extracted(*load_image(image)).extracted == extracted, image
 
 
 def real_image(shared_data, name):
@@ -157,24 +159,24 @@ def real_image(shared_data, name):
     return shared_data / dataset / subject / 'anat' / f'{subject}_T1w.nii.gz'
 
 
-def test_cleaning_keeps_the_largest_piece_and_fills_it():
+def test_cleaning_keeps_the_largest_component_and_fills_its_holes():
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[2:12, 2:12, 2:12] = True
     whole = mask.copy()
     mask[5:8, 5:8, 5:8] = False
     mask[15:18, 15:18, 15:18] = True
-    cleaned = clean(mask)
+    cleaned = clean_mask(mask)
     np.testing.assert_array_equal(cleaned, whole)
-    np.testing.assert_array_equal(clean(cleaned), cleaned)
+    np.testing.assert_array_equal(clean_mask(cleaned), cleaned)
 
 
-def test_cleaning_does_not_wear_a_mask_away_at_the_border():
+def test_cleaning_does_not_erode_a_mask_at_the_border():
     mask = np.ones((9, 10, 11), dtype=bool)
-    assert clean(mask).all()
-    assert not clean(~mask).any()
+    assert clean_mask(mask).all()
+    assert not clean_mask(~mask).any()
 
 
-def test_a_hole_that_opens_to_the_border_is_no_hole():
+def test_hole_that_opens_to_the_border_is_not_filled():
     mask = np.ones((7, 7, 7), dtype=bool)
     mask[3, 3, 3:] = False
     np.testing.assert_array_equal(fill_holes(mask), mask)
@@ -182,7 +184,7 @@ def test_a_hole_that_opens_to_the_border_is_no_hole():
     assert fill_holes(mask).all()
 
 
-def test_a_brain_that_is_extracted_is_kept(brain):
+def test_extracted_brain_is_kept(brain):
     data, grid = brain
     found = extract_brain(data, grid)
     assert found.method == 'already-extracted'
@@ -192,7 +194,7 @@ def test_a_brain_that_is_extracted_is_kept(brain):
 
 @pytest.fixture
 def own_method(monkeypatch):
-    """A lab's own method, which takes what is far from the air."""
+    """Register a method that erodes the foreground."""
 
     def extract(data, grid, *, num_threads, device, model):
         return ndimage.binary_erosion(data > 0, iterations=4)
@@ -201,7 +203,19 @@ def own_method(monkeypatch):
     return 'erosion'
 
 
-def test_one_entry_adds_a_method(head, own_method):
+def test_settings_list_the_skull_strip_methods():
+    assert ('auto', *METHODS) == SKULL_STRIP_METHODS
+
+
+def test_small_image_is_taken_as_it_is_down_to_a_volume(head):
+    data, grid = head
+    assert extract_brain(data, grid, mode='skip').error is None
+    tiny = VoxelGrid(grid.shape, grid.affine @ np.diag([0.2, 0.2, 0.2, 1]))
+    error = extract_brain(data, tiny, mode='skip').error
+    assert re.fullmatch(r'the brain mask has \d+ mL, less than 100 mL', error.problem)
+
+
+def test_new_entry_adds_a_method(head, own_method):
     data, grid = head
     found = extract_brain(data, grid, method=own_method)
     assert found.method == own_method
@@ -213,7 +227,7 @@ def test_one_entry_adds_a_method(head, own_method):
     assert METHODS[own_method].citation in workflow.visit_desc()
 
 
-def test_what_strips_never_sees_a_padding_far_below_all_intensities(head, monkeypatch):
+def test_padding_far_below_all_intensities_is_replaced_before_extraction(head, monkeypatch):
     data, grid = head
     seen = []
 
@@ -229,7 +243,7 @@ def test_what_strips_never_sees_a_padding_far_below_all_intensities(head, monkey
     assert seen[1:] == [0, -5]
 
 
-def test_stripping_is_forced_or_skipped_on_demand(head, own_method):
+def test_extraction_is_forced_or_skipped_on_request(head, own_method):
     data, grid = head
     forced = extract_brain(data, grid, mode='force', method=own_method)
     skipped = extract_brain(data, grid, mode='skip', method=own_method)
@@ -238,41 +252,41 @@ def test_stripping_is_forced_or_skipped_on_demand(head, own_method):
 
 
 @pytest.mark.parametrize('size', [0.5, 2.0])
-def test_a_mask_that_is_no_brain_is_doubted_for_its_volume(head, own_method, size):
+def test_mask_of_an_implausible_volume_is_reported(head, own_method, size):
     data, grid = head
     small = VoxelGrid(grid.shape, grid.affine @ np.diag([size, size, size, 1]))
     found = extract_brain(data, small, method=own_method)
-    assert re.search(r'mask has \d+ mL, outside the 600 to 2200 mL', found.doubt)
+    assert re.search(r'mask has \d+ mL, outside the 600 to 2200 mL', found.error.problem)
     assert found.mask.any()
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2])
-def test_a_brain_that_the_field_of_view_cuts_through_is_doubted(brain, axis):
+def test_brain_cut_by_the_field_of_view_is_refused(brain, axis):
     data, grid = brain
     grid = VoxelGrid(grid.shape, grid.affine @ np.diag([1.25, 1.25, 1.25, 1]))
     mask = np.moveaxis(data > 0, axis, 0)
     end = np.flatnonzero(mask.any(axis=(1, 2)))[-1] + 1
-    check_view(np.moveaxis(mask[:end], 0, axis), grid)
+    check_field_of_view(np.moveaxis(mask[:end], 0, axis), grid)
     with pytest.raises(InputError, match=r'cuts through the brain, on 1\d\d cm'):
-        check_view(np.moveaxis(mask[: end - 10], 0, axis), grid)
+        check_field_of_view(np.moveaxis(mask[: end - 10], 0, axis), grid)
 
 
 @pytest.fixture
-def ladder(monkeypatch, own_method):
-    """Methods that fail in different ways, before one that does not."""
+def failing_methods(monkeypatch, own_method):
+    """Register methods that fail in different ways, and one that works as the last."""
 
     def pieces(data, grid, **_):
         mask = np.zeros(grid.shape, dtype=bool)
         mask[:12, ::2] = True
         return mask
 
-    def nothing(data, grid, **_):
-        raise InputError('there is no brain; look for one.')
+    def no_brain(data, grid, **_):
+        raise InputError('there is no brain', advice='look for one')
 
-    def dies(data, grid, **_):
+    def crashes(data, grid, **_):
         raise RuntimeError('out of memory')
 
-    steps = {'pieces': pieces, 'nothing': nothing, 'dies': dies}
+    steps = {'pieces': pieces, 'no_brain': no_brain, 'crashes': crashes}
     methods = {name: Method(extract=step, citation=name) for name, step in steps.items()}
     last = METHODS[own_method]
     for name in list(METHODS):
@@ -282,14 +296,14 @@ def ladder(monkeypatch, own_method):
     return [*methods, own_method]
 
 
-def test_where_a_method_fails_the_next_has_its_turn(head, ladder):
+def test_next_method_is_tried_if_one_fails(head, failing_methods):
     found = extract_brain(*head, mode='force')
-    assert (found.method, found.doubt) == (ladder[-1], '')
+    assert (found.method, found.error) == (failing_methods[-1], None)
     for word in ('pieces failed: the brain mask is in pieces', 'there is no brain', 'memory'):
         assert word in found.remark
 
 
-def test_a_head_that_its_header_puts_upside_down_is_stripped_the_right_way_up(head, monkeypatch):
+def test_head_with_a_wrong_orientation_is_extracted_again_in_the_right_one(head, monkeypatch):
     data, grid = head
     seen = []
 
@@ -298,35 +312,35 @@ def test_a_head_that_its_header_puts_upside_down_is_stripped_the_right_way_up(he
         return ndimage.binary_erosion(data > 50, iterations=4)
 
     monkeypatch.setitem(METHODS, 'deepbet', Method(extract=extract, citation=''))
-    over = np.diag([1.0, -1, -1, 1])
-    upside_down = VoxelGrid(grid.shape, over @ grid.affine)
-    found = extract_brain(data, upside_down, method='deepbet', check=lambda mask: over)
+    rotation = np.diag([1.0, -1, -1, 1])
+    upside_down = VoxelGrid(grid.shape, rotation @ grid.affine)
+    found = extract_brain(data, upside_down, method='deepbet', check=lambda mask: rotation)
     assert seen == ['RPI', 'RAS']
-    assert 'its header says RPI, what is in it RAS' in found.remark
+    assert 'the orientation is RPI in the header and RAS in the image' in found.remark
     seen.clear()
     extract_brain(data, grid, method='deepbet', check=lambda mask: np.eye(4))
     assert seen == ['RAS']
 
 
-def test_where_all_fail_one_sentence_says_why(head, ladder):
+def test_one_error_combines_the_failures_of_all_methods(head, failing_methods):
     def check(mask):
-        raise InputError('it is not like the template; think.')
+        raise InputError('it is not like the template', advice='check the image')
 
     found = extract_brain(*head, mode='force', check=check)
-    assert found.doubt.startswith('no method found a brain in it (pieces: ')
-    assert 'erosion: it is not like the template), ' not in found.doubt
-    assert 'erosion: it is not like the template); check' in found.doubt
+    assert found.error.problem.startswith('no method found a brain in it (pieces: ')
+    assert found.error.problem.endswith('erosion: it is not like the template)')
+    assert found.error.advice.startswith('check that it is a T1-weighted image')
     assert found.mask.any()
 
 
-def test_a_brain_that_seems_extracted_but_is_none_is_stripped(brain, monkeypatch):
+def test_extraction_is_tried_if_an_extracted_brain_is_implausible(brain, monkeypatch):
     data, grid = brain
     monkeypatch.setitem(METHODS, 'deepbet', Method(extract=lambda *_, **__: data > 0, citation=''))
-    doubts = iter(['it is not like the template; think.'])
+    errors = iter([InputError('it is not like the template', advice='check the image')])
 
     def check(mask):
-        for doubt in doubts:
-            raise InputError(doubt)
+        for error in errors:
+            raise error
 
     found = extract_brain(data, grid, check=check)
     assert 'already-extracted failed: it is not like the template' in found.remark
@@ -334,35 +348,35 @@ def test_a_brain_that_seems_extracted_but_is_none_is_stripped(brain, monkeypatch
 
 
 @pytest.mark.parametrize(('method', 'words'), [('synthstrip', 'has no weights|not installed')])
-def test_a_method_that_lacks_something_says_what(head, method, words):
+def test_method_that_cannot_run_raises_an_error(head, method, words):
     with pytest.raises(InputError, match=words):
         extract_brain(*head, method=method)
     assert method not in choose_methods('auto')
 
 
-def test_weights_of_synthstrip_are_read_and_what_they_find_is_doubted(head, tmp_path):
-    """The real network, never trained: all is as it will be but the result."""
+def test_synthstrip_reads_its_weights_and_its_mask_is_checked(head, tmp_path):
+    """Use the real network without training: everything but the mask is as in use."""
     model = pytest.importorskip('nipreps.synthstrip.model')
     torch.manual_seed(0)
     path = tmp_path / 'synthstrip.1.pt'
     torch.save({'model_state_dict': model.StripModel().state_dict()}, path)
     found = extract_brain(*head, mode='force', method='synthstrip', model=path)
     assert found.method == 'synthstrip'
-    assert found.doubt
+    assert found.error is not None
     path.write_bytes(b'no weights')
     found = extract_brain(*head, mode='force', method='synthstrip', model=path)
-    assert 'not weights of SynthStrip' in found.doubt
+    assert 'does not hold weights of SynthStrip' in found.error.problem
     with pytest.raises(InputError, match='no such file'):
         extract_brain(*head, method='synthstrip', model=tmp_path / 'elsewhere.pt')
 
 
 @pytest.mark.parametrize('wrong', [{'mode': 'maybe'}, {'method': 'magic'}])
-def test_an_unknown_mode_or_method_is_refused(brain, wrong):
+def test_unknown_mode_or_method_raises_an_error(brain, wrong):
     with pytest.raises(ValueError, match='must be'):
         extract_brain(*brain, **wrong)
 
 
-def test_deepbet_finds_the_brain_in_a_head_however_it_is_stored(shared_data, tmp_path):
+def test_deepbet_extracts_a_brain_in_any_storage_order(shared_data, tmp_path):
     path = real_image(shared_data, 'ixi2mm/sub-IXI132')
     labels = next((shared_data / 'ixi2mm/derivatives/dlmuse/sub-IXI132').rglob('*.nii.gz'))
     image = nb.load(path)
@@ -377,39 +391,39 @@ def test_deepbet_finds_the_brain_in_a_head_however_it_is_stored(shared_data, tmp
     np.testing.assert_array_equal(nb.apply_orientation(again, back), found.mask)
 
 
-def test_deepbet_says_that_there_is_no_brain(tmp_path):
+def test_deepbet_reports_an_image_without_a_brain(tmp_path):
     shape = (64, 64, 64)
     noise = np.random.default_rng(0).random(shape).astype(np.float32)
     save_image(tmp_path / 'sub-01_T1w.nii.gz', noise, VoxelGrid(shape, np.diag([3, 3, 3, 1])))
     strip = SkullStrip(in_file=str(tmp_path / 'sub-01_T1w.nii.gz'))
     strip.inputs.method = 'deepbet'
-    doubt = strip.run(cwd=tmp_path).outputs.doubt
-    assert re.match(r'deepbet finds no|the brain mask', doubt)
+    problem = strip.run(cwd=tmp_path).outputs.problem
+    assert re.match(r'deepbet finds no|the brain mask', problem)
 
 
 def smooth_bias(grid, size):
-    """Factor that varies over the whole field of view."""
+    """Return a factor that varies over the whole field of view."""
     x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in grid.shape], indexing='ij')
     return np.exp(size * (x - 0.7 * y**2 + 0.5 * y * z)).astype(np.float32)
 
 
-def test_a_known_bias_is_found(template):
+def test_known_bias_is_removed(template):
     data, grid = template
     data, grid = data[::2, ::2, ::2], VoxelGrid((99, 117, 95), grid.affine @ np.diag([2, 2, 2, 1]))
-    mask = clean(data > 0)
+    mask = clean_mask(data > 0)
     bias = smooth_bias(grid, 0.6)
     corrected = correct_bias(data * bias, mask, grid)
     inside = ndimage.binary_erosion(mask, iterations=2) & (data > 0)
     left = np.log(corrected[inside] / data[inside])
-    # What N4 takes for bias in the template itself, 5 %, stays.
+    # N4 finds a bias of 5 % in the template itself.
     assert left.std() < 0.3 * np.log(bias[inside]).std()
 
 
-def test_the_result_of_n4_is_not_negative_and_does_not_depend_on_the_grid(make_brain):
+def test_bias_correction_is_not_negative_and_independent_of_the_storage_order(make_brain):
     image = make_brain(spacing=(4.0, 4.0, 3.0), shape=(40, 48, 50))
     data, grid = arrays(image)
     data = np.where(data > 0, data - 300, -500).astype(np.float32)
-    mask = clean(data > -500)
+    mask = clean_mask(data > -500)
     corrected = correct_bias(data, mask, grid, sloppy=True)
     assert corrected.min() >= 0
     assert corrected.shape == grid.shape
@@ -425,7 +439,7 @@ def test_the_result_of_n4_is_not_negative_and_does_not_depend_on_the_grid(make_b
     np.testing.assert_allclose(back, corrected, rtol=1e-3, atol=0.1)
 
 
-def test_bias_is_corrected_on_a_sheared_grid_too(make_brain, tmp_path):
+def test_bias_correction_on_a_sheared_grid(make_brain, tmp_path):
     data, grid = arrays(make_brain())
     shear = np.eye(4)
     shear[0, 2] = 0.15
@@ -444,31 +458,32 @@ def test_bias_is_corrected_on_a_sheared_grid_too(make_brain, tmp_path):
     np.testing.assert_array_equal(only_brain, np.where(data > 0, corrected, 0))
 
 
-def test_stripping_writes_the_brain_on_its_own_grid(make_brain, tmp_path):
+def test_skull_strip_writes_mask_and_brain_on_the_grid_of_the_image(make_brain, tmp_path):
     data, grid = arrays(make_brain())
     save_image(tmp_path / 'T1w.nii.gz', data, grid)
     (tmp_path / 'node').mkdir()
     outputs = SkullStrip(in_file=str(tmp_path / 'T1w.nii.gz')).run(cwd=tmp_path / 'node').outputs
     assert outputs.method == 'already-extracted'
+    assert not isdefined(outputs.problem)
     assert nb.load(outputs.out_mask).get_data_dtype() == np.uint8
-    mask = read_mask(outputs.out_mask, grid)
+    mask = load_mask(outputs.out_mask, grid)
     only_brain, own_grid = load_image(outputs.out_file)
     np.testing.assert_array_equal(own_grid.affine, grid.affine)
     np.testing.assert_array_equal(only_brain, np.where(mask, data, 0))
 
 
 @pytest.mark.parametrize('fault', ['elsewhere', 'empty'])
-def test_a_mask_that_does_not_fit_is_refused(make_brain, tmp_path, fault):
+def test_mask_on_another_grid_or_empty_is_refused(make_brain, tmp_path, fault):
     data, grid = arrays(make_brain())
     moved = grid.affine.copy()
     moved[0, 3] += 1 if fault == 'elsewhere' else 0
     mask = data > (0 if fault == 'elsewhere' else 1e6)
     save_image(tmp_path / 'mask.nii.gz', mask, VoxelGrid(grid.shape, moved), np.uint8)
     with pytest.raises(InputError, match=r'mask\.nii\.gz: the mask is '):
-        read_mask(tmp_path / 'mask.nii.gz', grid)
+        load_mask(tmp_path / 'mask.nii.gz', grid)
 
 
-def test_itk_gets_the_threads_it_is_given():
+def test_isolated_call_sets_the_threads_of_itk():
     name = 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'
     assert call_isolated(os.getenv, name, threads=3) == '3'
 
@@ -477,6 +492,6 @@ def test_itk_gets_the_threads_it_is_given():
     ('function', 'arguments', 'words'),
     [(int, ['x'], 'invalid literal'), (os.abort, [], 'ended with status')],
 )
-def test_a_failure_in_the_other_process_is_an_exception(function, arguments, words):
+def test_failure_of_an_isolated_call_raises_an_error(function, arguments, words):
     with pytest.raises(RuntimeError, match=words):
         call_isolated(function, *arguments)

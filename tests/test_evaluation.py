@@ -26,13 +26,13 @@ from deepreg_wf.evaluation import (
 )
 from deepreg_wf.evaluation.maps import jacobian_measures
 from deepreg_wf.spatial import (
-    Chain,
     Transform,
+    TransformChain,
     VoxelGrid,
     save_affine,
+    save_composite,
     save_displacement,
     save_image,
-    write_composite,
 )
 
 GRID = make_grid(shape=(20, 24, 18))
@@ -67,14 +67,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_identity_gives_a_dice_of_one() -> None:
-    for overlap in label_overlaps(boxes(), GRID, boxes(), GRID, Chain()):
+    for overlap in label_overlaps(boxes(), GRID, boxes(), GRID, TransformChain()):
         assert overlap.dice == overlap.target_overlap == 1
 
 
 @pytest.mark.parametrize('grid', [GRID, SKEW], ids=['upright', 'oblique'])
 def test_shift_by_voxels_gives_the_overlap_computed_by_hand(grid: VoxelGrid) -> None:
     """By 2 of 8 voxels along one axis, and 1 of 6 along another: 6 x 5 of 8 x 6 remain."""
-    mapping = Chain([shift(2, -1, 0, grid=grid)])
+    mapping = TransformChain([shift(2, -1, 0, grid=grid)])
     first, second = label_overlaps(boxes(grid), grid, boxes(grid), grid, mapping)
     assert first.dice == first.target_overlap == pytest.approx(6 * 5 / (8 * 6))
     assert second.dice == second.target_overlap == pytest.approx(2 * 3 / (4 * 4))
@@ -84,10 +84,10 @@ def test_shift_by_voxels_gives_the_overlap_computed_by_hand(grid: VoxelGrid) -> 
 def test_target_overlap_and_dice_differ_if_volumes_differ() -> None:
     """A has 96 voxels and B 48 of them: target overlap 1, Dice 2/3."""
     smaller = np.where(np.arange(20)[:, None, None] < 6, boxes(), 0)
-    (whole, _) = label_overlaps(boxes(), GRID, smaller, GRID, Chain())
+    (whole, _) = label_overlaps(boxes(), GRID, smaller, GRID, TransformChain())
     assert whole.target_overlap == 1
     assert whole.dice == pytest.approx(2 * 48 / (192 + 48))
-    (part, _) = label_overlaps(smaller, GRID, boxes(), GRID, Chain())
+    (part, _) = label_overlaps(smaller, GRID, boxes(), GRID, TransformChain())
     assert part.target_overlap == pytest.approx(48 / 192)
     assert part.dice == whole.dice
 
@@ -97,7 +97,7 @@ def test_overlap_does_not_depend_on_the_storage() -> None:
     fine = VoxelGrid([40, 48, 36], GRID.affine @ half_voxels())
     labels = boxes().repeat(2, 0).repeat(2, 1).repeat(2, 2)
     flipped = VoxelGrid(fine.shape, fine.affine @ flip_first(40))
-    overlaps = label_overlaps(labels[::-1], flipped, boxes(), GRID, Chain())
+    overlaps = label_overlaps(labels[::-1], flipped, boxes(), GRID, TransformChain())
     assert [overlap.dice for overlap in overlaps] == [1, 1]
     for overlap in overlaps:
         assert overlap.moving_volume == pytest.approx(overlap.fixed_volume)
@@ -116,7 +116,7 @@ def flip_first(n: int) -> np.ndarray:
 
 
 def test_label_outside_of_the_image_has_no_overlap() -> None:
-    for overlap in label_overlaps(boxes(), GRID, boxes(), GRID, Chain([shift(20, 0, 0)])):
+    for overlap in label_overlaps(boxes(), GRID, boxes(), GRID, TransformChain([shift(20, 0, 0)])):
         assert overlap.dice == overlap.resampled_volume == 0
 
 
@@ -137,15 +137,15 @@ def test_jacobian_of_an_affine_is_constant(
     grid: VoxelGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maps, '_SLAB_VOXELS', 1000)
-    determinant = jacobian_determinant(Chain([Transform(affine=AFFINE)]), grid)
+    determinant = jacobian_determinant(TransformChain([Transform(affine=AFFINE)]), grid)
     assert determinant.shape == grid.shape
     assert np.allclose(determinant, np.linalg.det(AFFINE[:3, :3]), rtol=1e-12)
 
 
 def test_jacobian_does_not_depend_on_the_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = jacobian_determinant(Chain([warped(SKEW)]), SKEW)
+    whole = jacobian_determinant(TransformChain([warped(SKEW)]), SKEW)
     monkeypatch.setattr(maps, '_SLAB_VOXELS', 1)
-    assert np.allclose(jacobian_determinant(Chain([warped(SKEW)]), SKEW), whole, rtol=1e-12)
+    assert np.allclose(jacobian_determinant(TransformChain([warped(SKEW)]), SKEW), whole, rtol=1e-12)
 
 
 def test_jacobian_of_a_field_agrees_with_its_formula() -> None:
@@ -153,7 +153,7 @@ def test_jacobian_of_a_field_agrees_with_its_formula() -> None:
     warp = np.zeros((3, *SKEW.shape), dtype=np.float32)
     warp[1] = 0.25 * np.arange(SKEW.shape[1])[:, None]
     within = VoxelGrid([8, 8, 8], SKEW.affine @ inner_voxels())
-    determinant = jacobian_determinant(Chain([Transform(warp=warp, grid=SKEW)]), within)
+    determinant = jacobian_determinant(TransformChain([Transform(warp=warp, grid=SKEW)]), within)
     assert np.allclose(determinant, 1.25, atol=1e-5)
 
 
@@ -169,7 +169,7 @@ def test_folds_are_counted() -> None:
     backwards = np.interp(along, [0, 8, 12, 19], [0, 8, 4, 19])
     warp = np.zeros((3, *GRID.shape))
     warp[0] = (backwards - along)[:, None, None]
-    determinant = jacobian_determinant(Chain([Transform(warp=warp, grid=GRID)]), GRID)
+    determinant = jacobian_determinant(TransformChain([Transform(warp=warp, grid=GRID)]), GRID)
     measures = jacobian_measures(determinant)
     expected = np.gradient(backwards)
     assert measures['folded'] == pytest.approx((expected <= 0).mean())
@@ -195,13 +195,13 @@ def test_inverse_error_is_the_error_of_interpolation() -> None:
     for _ in range(30):
         inverse += points - forward.map_points(inverse)
     displacement = np.tensordot(
-        GRID.to_voxels[:3, :3], np.moveaxis(inverse - points, -1, 0), axes=1
+        GRID.inverse_affine[:3, :3], np.moveaxis(inverse - points, -1, 0), axes=1
     )
     backward = Transform(warp=displacement, grid=GRID)
     inner = GRID.to_mm(np.argwhere(boxes()))
-    error = inverse_error(Chain([forward]), Chain([backward]), inner)
+    error = inverse_error(TransformChain([forward]), TransformChain([backward]), inner)
     assert error.max() < 0.05
-    assert np.median(inverse_error(Chain([forward]), Chain([forward]), inner)) > 1
+    assert np.median(inverse_error(TransformChain([forward]), TransformChain([forward]), inner)) > 1
 
 
 def test_affine_and_its_inverse_cancel(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_labels_are_resampled_as_by_ants(order: int, inverted: bool, tmp_path: P
 
 def test_composite_of_several_transforms_is_read(tmp_path: Path) -> None:
     sitk = pytest.importorskip('SimpleITK')
-    write_composite(tmp_path / 'a.h5', affine=AFFINE, warp=wave_on(SKEW), grid=SKEW)
+    save_composite(tmp_path / 'a.h5', affine=AFFINE, warp=wave_on(SKEW), grid=SKEW)
     stack = sitk.CompositeTransform(sitk.ReadTransform(str(tmp_path / 'a.h5')))
     parts = [stack.GetNthTransform(n) for n in (0, 1, 0)]
     sitk.WriteTransform(sitk.CompositeTransform(parts), str(tmp_path / 'b.h5'))

@@ -38,7 +38,7 @@ def test_canonical_order_keeps_every_voxel_where_it_is(orientation: np.ndarray) 
     grid = stored(make_grid(shape=(3, 4, 5), spacing=(1, 2, 3), oblique=OBLIQUE), orientation)
     canonical = grid.canonical()
     assert canonical.orientation == 'RAS'
-    assert np.allclose(grid.reorder(grid.points()), canonical.points())
+    assert np.allclose(grid.to_canonical(grid.points()), canonical.points())
 
 
 def test_canonical_agrees_with_nibabel() -> None:
@@ -67,7 +67,7 @@ def test_resampling_a_multiple_keeps_the_field_of_view() -> None:
 def test_resampling_something_else_covers_the_field_of_view(spacing: float) -> None:
     resampled = MNI.resampled(spacing)
     assert np.allclose(corners(resampled).mean(axis=0), corners(MNI).mean(axis=0))
-    assert resampled.inside(corners(MNI)).all()
+    assert resampled.contains(corners(MNI)).all()
     excess = np.multiply(resampled.shape, spacing) - np.multiply(MNI.shape, MNI.spacing)
     assert (excess < spacing).all()
 
@@ -85,10 +85,10 @@ def test_resampling_to_the_same_spacing_changes_nothing() -> None:
 def test_inside_reaches_to_the_outer_faces_of_the_voxels() -> None:
     grid = GRIDS['oblique']
     last = np.asarray(grid.shape) - 1
-    assert grid.inside(grid.to_mm([np.full(3, -0.49), last + 0.49])).all()
+    assert grid.contains(grid.to_mm([np.full(3, -0.49), last + 0.49])).all()
     for axis in range(3):
         beyond = np.where(np.arange(3) == axis, 0.51, 0)
-        assert not grid.inside(grid.to_mm([-beyond, last + beyond])).any()
+        assert not grid.contains(grid.to_mm([-beyond, last + beyond])).any()
 
 
 def test_a_sheared_grid_is_known_as_such() -> None:

@@ -16,10 +16,10 @@ from deepreg_wf.spatial import (
     Transform,
     VoxelGrid,
     load_affine,
+    load_composite,
     load_transform,
-    read_composite,
     save_affine,
-    write_composite,
+    save_composite,
 )
 
 FLIP = np.array([-1.0, -1.0, 1.0])
@@ -89,14 +89,14 @@ def test_itk_agrees_at_the_border_of_the_field_and_beyond(
     grid = GRIDS['oblique']
     ours = write(tmp_path / 'x.h5', grid, affine_first=affine_first)
     points = random_points(grid, margin=-12)
-    assert not grid.inside(points).all()
+    assert not grid.contains(points).all()
     read, tolerance = READERS[reader]
     assert np.abs(read(tmp_path / 'x.h5', points) - ours.map_points(points)).max() < tolerance
 
 
 def write(path: Path, grid: VoxelGrid, *, affine_first: bool) -> Transform:
     content = {'affine': AFFINE, 'warp': wave_on(grid), 'grid': grid, 'affine_first': affine_first}
-    write_composite(path, **content)
+    save_composite(path, **content)
     return Transform(**content)
 
 
@@ -124,7 +124,7 @@ def test_a_transform_is_the_same_whatever_the_storage_order(
     for affine_first in (False, True):
         expected = write(tmp_path / 'x.h5', original, affine_first=affine_first)
         write(tmp_path / 'y.h5', stored(original, orientation), affine_first=affine_first)
-        reordered = read_composite(tmp_path / 'y.h5').map_points(points)
+        reordered = load_composite(tmp_path / 'y.h5').map_points(points)
         assert np.abs(reordered - expected.map_points(points)).max() < 1e-3
 
 
@@ -191,7 +191,7 @@ def test_we_read_a_composite_of_itk(affine_first: bool, tmp_path: Path) -> None:
     sitk.WriteTransform(sitk.CompositeTransform(parts), str(path))
     points = random_points(GRIDS['oblique'], margin=-5)
     assert (
-        np.abs(by_simpleitk(path, points) - read_composite(path).map_points(points)).max() < 1e-6
+        np.abs(by_simpleitk(path, points) - load_composite(path).map_points(points)).max() < 1e-6
     )
 
 
@@ -212,7 +212,7 @@ def test_all_read_our_affine(tmp_path: Path) -> None:
 def test_a_field_on_a_sheared_grid_is_refused(tmp_path: Path) -> None:
     grid = sheared()
     with pytest.raises(InputError, match=r'x\.h5.*sheared'):
-        write_composite(
+        save_composite(
             tmp_path / 'x.h5', affine=AFFINE, warp=np.zeros((3, *grid.shape)), grid=grid
         )
     assert list(tmp_path.iterdir()) == []
@@ -220,7 +220,7 @@ def test_a_field_on_a_sheared_grid_is_refused(tmp_path: Path) -> None:
 
 def test_a_field_that_does_not_fit_its_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='shape'):
-        write_composite(
+        save_composite(
             tmp_path / 'x.h5', affine=AFFINE, warp=np.zeros((3, 2, 2, 2)), grid=GRIDS['upright']
         )
     with pytest.raises(ValueError, match='shape'):

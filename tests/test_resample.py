@@ -21,7 +21,14 @@ from spatial_cases import (
 )
 from test_grid import sheared
 
-from deepreg_wf.spatial import Chain, Transform, VoxelGrid, resample, save_image, write_composite
+from deepreg_wf.spatial import (
+    Transform,
+    TransformChain,
+    VoxelGrid,
+    resample,
+    save_composite,
+    save_image,
+)
 
 FIELD = make_grid(shape=(45, 52, 42))
 SOURCE = make_grid('LIA', shape=(50, 44, 60), spacing=(1.6, 2.0, 1.3), oblique=OBLIQUE)
@@ -49,7 +56,7 @@ def test_ants_gives_the_same_image(interpolation: str, affine_first: bool, tmp_p
     blob = blob_on(SOURCE)
     save_image(tmp_path / 'source.nii', blob, SOURCE)
     save_image(tmp_path / 'target.nii', np.zeros(TARGET.shape), TARGET)
-    write_composite(
+    save_composite(
         tmp_path / 'x.h5',
         affine=AFFINE,
         warp=wave_on(FIELD),
@@ -79,7 +86,7 @@ def test_nitransforms_gives_the_same_image(tmp_path: Path) -> None:
 
     save_image(tmp_path / 'source.nii', blob_on(SOURCE), SOURCE)
     save_image(tmp_path / 'target.nii', np.zeros(TARGET.shape), TARGET)
-    write_composite(tmp_path / 'x.h5', affine=AFFINE, warp=wave_on(FIELD), grid=FIELD)
+    save_composite(tmp_path / 'x.h5', affine=AFFINE, warp=wave_on(FIELD), grid=FIELD)
     chain = nitransforms.manip.load(tmp_path / 'x.h5', fmt='itk')
     source, target = (str(tmp_path / name) for name in ('source.nii', 'target.nii'))
     theirs = np.asarray(apply(chain, source, reference=target, order=1).dataobj)
@@ -126,7 +133,7 @@ def test_the_storage_order_does_not_matter(orientation: np.ndarray) -> None:
     moved = resample(
         blob_on(source), source, other, Transform(affine=AFFINE, warp=wave_on(other), grid=other)
     )
-    assert np.allclose(other.reorder(moved), expected, atol=1e-2)
+    assert np.allclose(other.to_canonical(moved), expected, atol=1e-2)
 
 
 def test_a_sheared_image_is_read_where_it_is() -> None:
@@ -148,7 +155,7 @@ def test_labels_stay_labels() -> None:
 def test_outside_the_image_is_the_default_value() -> None:
     ones = np.ones(SOURCE.shape)
     resampled = resample(ones, SOURCE, TARGET, Transform(affine=AFFINE), default_value=-5)
-    inside = SOURCE.inside(Transform(affine=AFFINE).map_points(TARGET.points()))
+    inside = SOURCE.contains(Transform(affine=AFFINE).map_points(TARGET.points()))
     assert 0 < inside.mean() < 1
     assert np.array_equal(resampled, np.where(inside, 1, -5))
 
@@ -158,7 +165,7 @@ def test_a_field_ends_at_the_faces_of_its_voxels() -> None:
     shift = Transform(warp=np.ones((3, *grid.shape)), grid=grid)
     points = random_points(grid, 2000, margin=-2)
     moved = np.linalg.norm(shift.map_points(points) - points, axis=1)
-    assert np.allclose(moved, np.where(grid.inside(points), np.linalg.norm(grid.spacing), 0))
+    assert np.allclose(moved, np.where(grid.contains(points), np.linalg.norm(grid.spacing), 0))
 
 
 def test_points_of_any_number_of_axes_are_mapped() -> None:
@@ -185,11 +192,11 @@ def test_points_of_a_lattice_are_mapped_as_all_others(
 ) -> None:
     """Axis by axis or point by point, inside of the field and beyond."""
     way = transform(affine_first=affine_first)
-    way = Chain([Transform(affine=OBLIQUE_SHIFT), way]) if chained else way
+    way = TransformChain([Transform(affine=OBLIQUE_SHIFT), way]) if chained else way
     axes = [np.arange(n, dtype=np.float64) for n in lattice.shape]
-    mapped = way.map_lattice(axes, start=lattice.affine, end=SOURCE.to_voxels)
+    mapped = way.map_grid(axes, to_ras=lattice.affine, from_ras=SOURCE.inverse_affine)
     points = way.map_points(lattice.points())
-    expected = np.moveaxis(apply_affine(SOURCE.to_voxels, points), -1, 0)
+    expected = np.moveaxis(apply_affine(SOURCE.inverse_affine, points), -1, 0)
     np.testing.assert_allclose(mapped, expected, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""A BIDS dataset of synthetic subjects, made from the bundled template by known transforms."""
+"""BIDS dataset of synthetic subjects, made from the bundled template by known transforms."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from deepreg_wf import __version__
-from deepreg_wf.bids.entities import write_json, write_text
-from deepreg_wf.demo.truth import Truth, draw_truth
-from deepreg_wf.spatial import VoxelGrid, write_composite
+from deepreg_wf.utils.atomic import write_json, write_text
+from deepreg_wf.demo.true_transform import TrueTransform, draw_true_transform
+from deepreg_wf.spatial import VoxelGrid, save_composite
+from deepreg_wf.templates.locate import get_template
 from deepreg_wf.templates.spaces import BUNDLED
-from deepreg_wf.templates.template import get_template
 from deepreg_wf.utils.atomic import atomic_write
 
 FIELD_OF_VIEW_MARGIN = 12.0
-"""Room between the brain and the border of a native image, in mm."""
+"""Distance between the brain and the border of a native image, in mm."""
 
 INTENSITY = 1000.0
-"""Of the template's brightest voxel in a native image, before bias and noise."""
+"""Intensity of the brightest voxel in a native image, before bias and noise."""
 
 Array = NDArray[np.float64]
-Triple = tuple[float, float, float]
+Vector = tuple[float, float, float]
 
 _DIRECTIONS = {
     'R': (1, 0, 0),
@@ -42,45 +42,46 @@ _DIRECTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """How a synthetic subject differs from the template, and how it is scanned.
+class SyntheticSubject:
+    """Parameters of a synthetic subject: its difference from the template, and its scan.
 
     Attributes
     ----------
     label : str
-        Of the participant, without ``sub-``.
+        Label of the participant, without ``sub-``.
     orientation : str
-        Three letters, the anatomical direction of each voxel axis.
+        Anatomical direction of each voxel axis, such as ``RAS``.
     spacing : tuple of float
         Voxel size in mm.
     oblique : tuple of float
         Rotation of the voxel axes about the right, anterior and superior axis, in degrees.
     rotation, translation, scale : tuple of float
-        The affine from template to subject: degrees, mm and factors along the same axes.
-    warp : float
+        Affine from template to subject: degrees, mm and factors along the same axes.
+    displacement : float
         Mean displacement of the geodesic in the brain, in mm, to first order.
     bias : float
-        Largest log-factor of the intensity bias.
+        Largest absolute logarithm of the intensity bias.
     noise : float
-        Standard deviation, relative to `INTENSITY`.
+        Standard deviation of the noise, relative to `INTENSITY`.
     seed : int
+        Seed of the geodesic, the bias and the noise.
     """
 
     label: str
     orientation: str = 'RAS'
-    spacing: Triple = (1.0, 1.0, 1.0)
-    oblique: Triple = (0.0, 0.0, 0.0)
-    rotation: Triple = (0.0, 0.0, 0.0)
-    translation: Triple = (0.0, 0.0, 0.0)
-    scale: Triple = (1.0, 1.0, 1.0)
-    warp: float = 3.0
+    spacing: Vector = (1.0, 1.0, 1.0)
+    oblique: Vector = (0.0, 0.0, 0.0)
+    rotation: Vector = (0.0, 0.0, 0.0)
+    translation: Vector = (0.0, 0.0, 0.0)
+    scale: Vector = (1.0, 1.0, 1.0)
+    displacement: float = 3.0
     bias: float = 0.2
     noise: float = 0.02
     seed: int = 0
 
     @property
     def affine(self) -> Array:
-        """Template RAS mm to subject RAS mm, shape (4, 4)."""
+        """Affine from template RAS mm to subject RAS mm, shape (4, 4)."""
         matrix = np.eye(4)
         matrix[:3, :3] = _rotation(self.rotation) @ np.diag(self.scale)
         matrix[:3, 3] = self.translation
@@ -88,13 +89,14 @@ class Subject:
 
     @property
     def axes(self) -> Array:
-        """Direction of each voxel axis in RAS, in the columns, times the voxel size."""
-        upright = np.array([_DIRECTIONS[letter] for letter in self.orientation], dtype=float).T
-        return _rotation(self.oblique) @ upright @ np.diag(self.spacing)
+        """Steps from voxel to voxel in RAS mm, one column for each voxel axis, shape (3, 3)."""
+        aligned = np.array([_DIRECTIONS[letter] for letter in self.orientation], dtype=float).T
+        steps: Array = _rotation(self.oblique) @ aligned @ np.diag(self.spacing)
+        return steps
 
 
 SUBJECTS = (
-    Subject(
+    SyntheticSubject(
         label='01',
         orientation='LAS',
         oblique=(8, -3, 5),
@@ -103,7 +105,7 @@ SUBJECTS = (
         scale=(1.04, 0.97, 1.02),
         seed=1,
     ),
-    Subject(
+    SyntheticSubject(
         label='02',
         orientation='PSR',
         spacing=(1.0, 1.0, 1.5),
@@ -113,88 +115,95 @@ SUBJECTS = (
         seed=2,
     ),
 )
-"""One scan that is oblique and stored left to right, one sagittal with thick slices."""
+"""Two subjects: an oblique scan in left-anterior-superior order, and a sagittal scan."""
 
 
 def write_demo_dataset(
-    bids_dir: Path, truth_dir: Path, *, cache_dir: Path, subjects: Sequence[Subject] = SUBJECTS
-) -> Iterator[tuple[Subject, Truth]]:
-    """Write the dataset, one subject each time the iterator is advanced.
+    bids_dir: Path,
+    truth_dir: Path,
+    *,
+    cache_dir: Path,
+    subjects: Sequence[SyntheticSubject] = SUBJECTS,
+) -> Iterator[tuple[SyntheticSubject, TrueTransform]]:
+    """Write the dataset; each iteration writes one subject.
 
     Parameters
     ----------
     bids_dir : Path
-        Of the BIDS dataset; made where it does not exist.
+        Folder of the BIDS dataset; it is made if it does not exist.
     truth_dir : Path
-        Of the true transforms, in the same format as those of the derivatives.
+        Folder of the true transforms, which have the format of the derivatives.
     cache_dir : Path
-        For images derived from the bundled template.
-    subjects : sequence of Subject
+        Folder of images that are derived from the bundled template.
+    subjects : sequence of SyntheticSubject
 
     Yields
     ------
-    Subject
-    Truth
-        From template points to the subject's.
+    SyntheticSubject
+    TrueTransform
+        Transform from template points to subject points.
     """
-    template = nb.load(get_template(BUNDLED, cache_dir=cache_dir).t1w)
+    template = nb.Nifti1Image.from_filename(get_template(BUNDLED, cache_dir=cache_dir).t1w)
     mask = _brain_mask(cache_dir)
     _write_description(bids_dir, subjects)
     for subject in subjects:
-        truth = draw_truth(
+        truth = draw_true_transform(
             mask.get_fdata() > 0,
             mask.affine,
             subject_affine=subject.affine,
-            size=subject.warp,
+            mean_displacement=subject.displacement,
             seed=subject.seed,
         )
         anat = bids_dir / f'sub-{subject.label}' / 'anat'
         with atomic_write(anat / f'sub-{subject.label}_T1w.nii.gz') as temporary:
-            nb.save(scan(template, truth, subject), temporary)
-        write_truth(truth_dir, subject, truth)
+            nb.save(simulate_scan(template, truth, subject), temporary)
+        write_true_transform(truth_dir, subject, truth)
         yield subject, truth
 
 
 def brain_points(cache_dir: Path) -> Array:
-    """Brain voxels of the bundled template at 2 mm, as RAS points in mm, shape (N, 3)."""
+    """Return the brain voxels of the bundled template at 2 mm, in RAS mm, shape (N, 3)."""
     mask = _brain_mask(cache_dir)
-    return apply_affine(mask.affine, np.argwhere(mask.get_fdata() > 0))
+    points: Array = apply_affine(mask.affine, np.argwhere(mask.get_fdata() > 0))
+    return points
 
 
-def scan(template: nb.Nifti1Image, truth: Truth, subject: Subject) -> nb.Nifti1Image:
-    """Make the image that a scanner would give of the transformed template.
+def simulate_scan(
+    template: nb.Nifti1Image, truth: TrueTransform, subject: SyntheticSubject
+) -> nb.Nifti1Image:
+    """Simulate a scan of the transformed template.
 
     Parameters
     ----------
     template : Nifti1Image
-        Brain only; zero outside.
-    truth : Truth
-        From template points to the subject's.
-    subject : Subject
-        Says on which grid and how well it is scanned.
+        Image of the brain; zero outside of it.
+    truth : TrueTransform
+        Transform from template points to subject points.
+    subject : SyntheticSubject
+        Parameters of the grid, the bias and the noise.
 
     Returns
     -------
     Nifti1Image
-        int16, zero outside the brain.
+        Data of type int16; zero outside of the brain.
     """
     data = template.get_fdata(dtype=np.float32)
     points = apply_affine(template.affine, np.argwhere(data > 0)[::7])
     grid = native_grid(truth.to_subject(points), subject)
-    image = _sample(data * (INTENSITY / data.max()), template.affine, truth, grid)
+    image = _resample(data * (INTENSITY / data.max()), template.affine, truth, grid)
     brain = image > 0
     rng = np.random.default_rng(subject.seed)
     image *= bias_field(grid.shape, subject.bias, rng)
     image += rng.normal(scale=subject.noise * INTENSITY, size=grid.shape)
-    # An extracted brain: its darkest voxels stay brain, what is around them is exactly zero.
+    # The scan is an extracted brain: positive in the brain and zero outside of it.
     image = np.where(brain, np.maximum(np.rint(image), 1), 0).astype(np.int16)
     scanned = nb.Nifti1Image(image, grid.affine)
     scanned.header.set_xyzt_units('mm')
     return scanned
 
 
-def native_grid(points: Array, subject: Subject) -> VoxelGrid:
-    """Grid along the subject's voxel axes that covers given RAS points, shape (N, 3)."""
+def native_grid(points: Array, subject: SyntheticSubject) -> VoxelGrid:
+    """Make a grid along the voxel axes of a subject that covers RAS points, shape (N, 3)."""
     axes = subject.axes
     along = points @ np.linalg.inv(axes).T
     margin = FIELD_OF_VIEW_MARGIN / np.asarray(subject.spacing)
@@ -206,26 +215,29 @@ def native_grid(points: Array, subject: Subject) -> VoxelGrid:
 
 
 def bias_field(shape: Sequence[int], strength: float, rng: np.random.Generator) -> Array:
-    """Smooth positive factor whose logarithm reaches `strength` either way."""
+    """Draw a smooth positive field whose logarithm has the largest absolute value `strength`."""
     coarse = rng.standard_normal((4, 4, 4))
     log_bias = ndimage.zoom(coarse, np.asarray(shape) / 4, order=3)
-    return np.exp(strength * log_bias / np.abs(log_bias).max())
+    bias: Array = np.exp(strength * log_bias / np.abs(log_bias).max())
+    return bias
 
 
-def write_truth(truth_dir: Path, subject: Subject, truth: Truth) -> Path:
+def write_true_transform(truth_dir: Path, subject: SyntheticSubject, truth: TrueTransform) -> Path:
     """Write a true transform as an ITK composite that resamples the T1w onto the template."""
     truth_dir.mkdir(parents=True, exist_ok=True)
     path = truth_dir / f'sub-{subject.label}_from-T1w_to-{BUNDLED}_mode-image_xfm.h5'
-    write_composite(path, affine=truth.affine, warp=truth.warp, grid=truth.grid)
+    save_composite(path, affine=truth.affine, warp=truth.warp, grid=truth.grid)
     return path
 
 
 def _brain_mask(cache_dir: Path) -> nb.Nifti1Image:
-    return nb.load(get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir).mask)
+    template = get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir)
+    assert template.mask is not None, 'the bundled template has a mask'
+    return nb.Nifti1Image.from_filename(template.mask)
 
 
-def _sample(data: Array, affine: Array, truth: Truth, grid: VoxelGrid) -> Array:
-    """Value of the template at each voxel of a native grid, slice by slice to save memory."""
+def _resample(data: Array, affine: Array, truth: TrueTransform, grid: VoxelGrid) -> Array:
+    """Resample the template onto a native grid, slice by slice to save memory."""
     image = np.empty(grid.shape)
     plane = np.indices(grid.shape[:2]).reshape(2, -1).T
     source = VoxelGrid(data.shape, affine)
@@ -236,11 +248,13 @@ def _sample(data: Array, affine: Array, truth: Truth, grid: VoxelGrid) -> Array:
     return image
 
 
-def _rotation(degrees: Triple) -> Array:
-    return Rotation.from_euler('xyz', degrees, degrees=True).as_matrix()
+def _rotation(degrees: Vector) -> Array:
+    """Return the matrix of rotations about the x, y and z axis, shape (3, 3)."""
+    matrix: Array = Rotation.from_euler('xyz', degrees, degrees=True).as_matrix()
+    return matrix
 
 
-def _write_description(bids_dir: Path, subjects: Sequence[Subject]) -> None:
+def _write_description(bids_dir: Path, subjects: Sequence[SyntheticSubject]) -> None:
     description: dict[str, Any] = {
         'Name': 'deepreg_wf demonstration: two brains made from a template',
         'BIDSVersion': '1.9.0',

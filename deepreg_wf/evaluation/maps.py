@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.spatial import Chain, Transform, VoxelGrid, load_chain
+from deepreg_wf.spatial import Transform, TransformChain, VoxelGrid, load_chain
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class TransformFile:
     inverted: bool = False
 
 
-def load_map(files: Sequence[TransformFile]) -> Chain:
+def load_map(files: Sequence[TransformFile]) -> TransformChain:
     """Read a chain of transforms, in the order of ``antsApplyTransforms``.
 
     Parameters
@@ -52,12 +52,12 @@ def load_map(files: Sequence[TransformFile]) -> Chain:
         If a file is not usable, or a displacement field is to be inverted.
     """
     # ITK stacks transforms, also within a file, in the opposite order.
-    return Chain([link for file in reversed(files) for link in _load(file)])
+    return TransformChain([link for file in reversed(files) for link in _load(file)])
 
 
 def _load(file: TransformFile) -> list[Transform]:
     """Read the transforms of one file, inverted if that is asked for."""
-    links = list(load_chain(file.path).links)
+    links = list(load_chain(file.path).transforms)
     parts = (part for link in links for part in (link.affine, link.warp) if part is not None)
     if not all(np.isfinite(part).all() for part in parts):
         raise InputError(
@@ -84,7 +84,7 @@ def _load(file: TransformFile) -> list[Transform]:
     return [Transform(affine=np.asarray(inverse, dtype=np.float64)) for inverse in inverses]
 
 
-def jacobian_determinant(mapping: Chain, grid: VoxelGrid) -> Array:
+def jacobian_determinant(mapping: TransformChain, grid: VoxelGrid) -> Array:
     """Compute the Jacobian determinant of a map by finite differences between voxels.
 
     Differences are central inside the grid and one-sided at its border. The determinant of an
@@ -110,7 +110,7 @@ def jacobian_determinant(mapping: Chain, grid: VoxelGrid) -> Array:
         voxels = np.mgrid[low:high, : across[0], : across[1]].astype(np.float64)
         # Points and their images are both in voxels of this grid: a determinant does not depend
         # on the coordinates.
-        mapped = mapping.map_coordinates(voxels, start=grid.affine, end=grid.to_voxels)
+        mapped = mapping.map_coordinates(voxels, to_ras=grid.affine, from_ras=grid.inverse_affine)
         along_x, along_y, along_z = np.gradient(mapped, axis=(1, 2, 3))
         volume = (along_x * np.cross(along_y, along_z, axis=0)).sum(axis=0)
         determinant[start:stop] = volume[start - low : stop - low]
@@ -142,7 +142,7 @@ def jacobian_measures(determinant: Array) -> dict[str, float | None]:
     }
 
 
-def inverse_error(mapping: Chain, inverse: Chain, points: Array) -> Array:
+def inverse_error(mapping: TransformChain, inverse: TransformChain, points: Array) -> Array:
     """Compute the distance between points x and ``inverse(mapping(x))``.
 
     Parameters

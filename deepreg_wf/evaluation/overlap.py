@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.spatial import Chain, VoxelGrid, load_image, resample
+from deepreg_wf.spatial import TransformChain, VoxelGrid, load_image, resample
 
 Labels = NDArray[np.int32]
 
@@ -96,7 +96,7 @@ def read_labels(
 
 
 def label_overlaps(
-    moving: Labels, moving_grid: VoxelGrid, fixed: Labels, fixed_grid: VoxelGrid, mapping: Chain
+    moving: Labels, moving_grid: VoxelGrid, fixed: Labels, fixed_grid: VoxelGrid, mapping: TransformChain
 ) -> list[Overlap]:
     """Compare two images of labels; the moving one is resampled by nearest neighbour.
 

@@ -22,7 +22,7 @@ from deepreg_wf.evaluation.maps import (
 )
 from deepreg_wf.evaluation.overlap import Labels, Overlap, label_overlaps, read_labels
 from deepreg_wf.evaluation.tables import Row
-from deepreg_wf.spatial import Chain, VoxelGrid
+from deepreg_wf.spatial import TransformChain, VoxelGrid
 
 IDENTITY = 'identity'
 """Word that stands for the identity, in place of a file."""
@@ -212,7 +212,7 @@ def evaluate_pair(pair: LabelPair, labels_of_interest: Collection[int] = ()) -> 
     return Evaluation(names | measures, [names | asdict(overlap) for overlap in overlaps])
 
 
-def _load(words: Sequence[str], folder: Path) -> Chain:
+def _load(words: Sequence[str], folder: Path) -> TransformChain:
     """Read the transforms that are named by words such as ``FILE``, ``[FILE,1]``, ``identity``."""
     return load_map([_parse_file(word, folder) for word in words if word != IDENTITY])
 
@@ -235,7 +235,7 @@ def _mean_overlap(overlaps: Sequence[Overlap]) -> Row:
     }
 
 
-def _regularity(mapping: Chain, fixed: Labels, grid: VoxelGrid) -> Row:
+def _regularity(mapping: TransformChain, fixed: Labels, grid: VoxelGrid) -> Row:
     everywhere = jacobian_determinant(mapping, grid)
     return {
         f'{where}_{measure}': value
@@ -244,7 +244,7 @@ def _regularity(mapping: Chain, fixed: Labels, grid: VoxelGrid) -> Row:
     }
 
 
-def _consistency(mapping: Chain, inverse: Chain, points: Array) -> Row:
+def _consistency(mapping: TransformChain, inverse: TransformChain, points: Array) -> Row:
     error = inverse_error(mapping, inverse, points)
     return {
         'inverse_error_median': float(np.median(error)),

@@ -1,9 +1,9 @@
-"""From the raw T1-weighted image to an evened-out brain and its mask."""
+"""Interfaces from the raw T1-weighted image to the bias-corrected brain and its mask."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype import logging
 from nipype.interfaces.base import (
@@ -18,7 +18,14 @@ from nipype.interfaces.base import (
 
 from deepreg_wf.interfaces._tensors import ComputeInputSpec
 from deepreg_wf.interfaces.affine import load_brain
-from deepreg_wf.interfaces.checks import doubt_of
+from deepreg_wf.interfaces.checks import error_outputs, run_check
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepreg_wf.anatomical.skullstrip.extract import Extraction, MaskCheck
+    from deepreg_wf.spatial import VoxelGrid
 
 LOGGER = logging.getLogger('nipype.interface')
 
@@ -28,11 +35,11 @@ class _ValidateT1wInputSpec(BaseInterfaceInputSpec):
 
 
 class _ValidateT1wOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc='one volume of finite float32, in the same place')
+    out_file = File(exists=True, desc='one volume of finite float32, on the same grid')
 
 
 class ValidateT1w(SimpleInterface):
-    """Read a T1-weighted image, or say in one sentence why it cannot be used.
+    """Read and validate a T1-weighted image.
 
     Examples
     --------
@@ -59,30 +66,31 @@ class ValidateT1w(SimpleInterface):
 
 class _SkullStripInputSpec(ComputeInputSpec):
     in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
-    in_mask = File(exists=True, desc='brain mask that is there already: nothing is stripped')
-    source_file = File(desc='raw image, by whose name errors call it')
+    in_mask = File(exists=True, desc='precomputed brain mask, in place of an extraction')
+    source_file = File(desc='raw image, which the log names')
     mode = traits.Enum(
         'auto',
         'force',
         'skip',
         usedefault=True,
-        desc='strip what is not recognised as a brain, strip in any case, or never',
+        desc='extract unless the image shows an extracted brain, always, or never',
     )
-    method = Str('auto', usedefault=True, desc='what strips')
-    model = File(exists=True, desc='weights of a method that brings none')
-    template = File(exists=True, desc='brain of a template, that the brain has to be like')
-    template_mask = File(exists=True, requires=['template'], desc='its mask')
+    method = Str('auto', usedefault=True, desc='method of brain extraction')
+    model = File(exists=True, desc='weights of a method whose package has none')
+    template = File(exists=True, desc='brain of a template, for the plausibility check')
+    template_mask = File(exists=True, requires=['template'], desc='mask of the template')
 
 
 class _SkullStripOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc='brain mask')
-    out_file = File(exists=True, desc='the image within the mask')
-    method = Str(desc="what stripped, 'already-extracted', 'precomputed' or 'none'")
-    doubt = Str(desc='why it cannot be a brain, in words; empty where nothing speaks against it')
+    out_file = File(exists=True, desc='image within the mask')
+    method = Str(desc="method, 'already-extracted', 'precomputed' or 'none'")
+    problem = Str(desc='reason why the mask is implausible; not set if it is plausible')
+    advice = Str(desc='what the user can do about the problem')
 
 
 class SkullStrip(SimpleInterface):
-    """Find the brain in an image of a head, or keep a brain that was extracted before.
+    """Extract the brain of a head, or keep a brain that was extracted before.
 
     Examples
     --------
@@ -99,30 +107,33 @@ class SkullStrip(SimpleInterface):
 
         from deepreg_wf.spatial import load_image, save_image
 
-        data, grid = load_image(self.inputs.in_file)
-        found = self._find(data, grid)
-        LOGGER.info('%s: brain by %s; %s', _name(self.inputs), found.method, found.remark)
+        inputs = self.inputs
+        data, grid = load_image(inputs.in_file)
+        extraction = self._extract(data, grid)
+        name = inputs.source_file if isdefined(inputs.source_file) else inputs.in_file
+        LOGGER.info('%s: brain mask by %s; %s', name, extraction.method, extraction.remark)
         folder = Path(runtime.cwd)
-        save_image(folder / 'mask.nii.gz', found.mask, grid, np.uint8)
-        save_image(folder / 'brain.nii.gz', np.where(found.mask, data, 0), grid)
+        save_image(folder / 'mask.nii.gz', extraction.mask, grid, np.uint8)
+        save_image(folder / 'brain.nii.gz', np.where(extraction.mask, data, 0), grid)
         self._results |= {
             'out_mask': str(folder / 'mask.nii.gz'),
             'out_file': str(folder / 'brain.nii.gz'),
-            'method': found.method,
-            'doubt': found.doubt,
+            'method': extraction.method,
+            **error_outputs(extraction.error),
         }
         return runtime
 
-    def _find(self, data: Any, grid: Any) -> Any:
-        from deepreg_wf.anatomical.mask import adopt_mask
+    def _extract(self, data: NDArray[np.float32], grid: VoxelGrid) -> Extraction:
+        """Use the precomputed mask if there is one, extract the brain otherwise."""
+        from deepreg_wf.anatomical.mask import read_precomputed_mask
         from deepreg_wf.anatomical.skullstrip.extract import PRECOMPUTED, Extraction, extract_brain
 
         inputs = self.inputs
-        check = self._make_check(data, grid)
+        check = self._template_check(data, grid)
         if isdefined(inputs.in_mask):
-            mask = adopt_mask(inputs.in_mask, grid)
-            doubt = doubt_of(check, mask) if check else ''
-            return Extraction(mask=mask, method=PRECOMPUTED, remark=inputs.in_mask, doubt=doubt)
+            mask = read_precomputed_mask(inputs.in_mask, grid)
+            error = run_check(check, mask) if check else None
+            return Extraction(mask=mask, method=PRECOMPUTED, remark=inputs.in_mask, error=error)
         return extract_brain(
             data,
             grid,
@@ -134,8 +145,8 @@ class SkullStrip(SimpleInterface):
             device=inputs.device,
         )
 
-    def _make_check(self, data: Any, grid: Any) -> Any:
-        """What a mask has to pass: its brain can be aligned with the template."""
+    def _template_check(self, data: NDArray[np.float32], grid: VoxelGrid) -> MaskCheck | None:
+        """Return the check that a brain is like the template, None without a template."""
         from deepreg_wf.affine.plausibility import check_brain
 
         inputs = self.inputs
@@ -152,12 +163,12 @@ class _BiasCorrectInputSpec(BaseInterfaceInputSpec):
 
 
 class _BiasCorrectOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc='whole image without the bias')
-    out_brain = File(exists=True, desc='the same within the mask')
+    out_file = File(exists=True, desc='bias-corrected image, whole')
+    out_brain = File(exists=True, desc='bias-corrected image within the mask')
 
 
 class BiasCorrect(SimpleInterface):
-    """Divide an image by the smooth bias that N4 finds in its brain.
+    """Divide an image by the bias field that N4 estimates within its brain.
 
     Examples
     --------
@@ -174,10 +185,10 @@ class BiasCorrect(SimpleInterface):
 
         from deepreg_wf.anatomical.bias import correct_bias
         from deepreg_wf.spatial import load_image, save_image
-        from deepreg_wf.spatial.masks import read_mask
+        from deepreg_wf.spatial.masks import load_mask
 
         data, grid = load_image(self.inputs.in_file)
-        mask = read_mask(self.inputs.in_mask, grid)
+        mask = load_mask(self.inputs.in_mask, grid)
         corrected = correct_bias(data, mask, grid, sloppy=self.inputs.sloppy)
         folder = Path(runtime.cwd)
         save_image(folder / 'corrected.nii.gz', corrected, grid)
@@ -187,7 +198,3 @@ class BiasCorrect(SimpleInterface):
             'out_brain': str(folder / 'brain.nii.gz'),
         }
         return runtime
-
-
-def _name(inputs: Any) -> str:
-    return str(inputs.source_file if isdefined(inputs.source_file) else inputs.in_file)

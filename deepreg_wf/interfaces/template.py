@@ -44,8 +44,8 @@ class SelectTemplate(SimpleInterface):
     output_spec = _SelectTemplateOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.templates.locate import get_template
         from deepreg_wf.templates.spaces import SpaceSpec
-        from deepreg_wf.templates.template import get_template
 
         asked = SpaceSpec.from_string(self.inputs.template)
         name = asked.space + (f':cohort-{asked.cohort}' if asked.cohort else '')
@@ -98,13 +98,13 @@ class PrepareTemplate(SimpleInterface):
         from deepreg_wf.anatomical.validate import read_t1w
         from deepreg_wf.spatial import save_image
         from deepreg_wf.spatial.isotropic import resample_brain
-        from deepreg_wf.spatial.masks import read_mask
+        from deepreg_wf.spatial.masks import load_mask
         from deepreg_wf.templates.registration_grid import registration_grid
 
         template = read_t1w(self.inputs.in_file)
         mask = template.data > 0
         if isdefined(self.inputs.in_mask):
-            mask = read_mask(self.inputs.in_mask, template.grid)
+            mask = load_mask(self.inputs.in_mask, template.grid)
         grid = registration_grid(mask, template.grid, self.inputs.resolution)
         brain, inside = resample_brain(template.data, mask, template.grid, grid)
         folder = Path(runtime.cwd)

@@ -1,4 +1,4 @@
-"""Interfaces that put transforms together and apply them."""
+"""Interfaces that compose transforms, resample their fields and apply them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from nipype.interfaces.base import (
     TraitedSpec,
     traits,
 )
+
+from deepreg_wf.errors import InputError
 
 
 class _ComposeTransformsInputSpec(BaseInterfaceInputSpec):
@@ -31,22 +33,22 @@ class _ComposeTransformsInputSpec(BaseInterfaceInputSpec):
 
 
 class _ComposeTransformsOutputSpec(TraitedSpec):
-    t1w2std = File(exists=True, desc='composite that resamples the T1w onto the template')
-    std2t1w = File(exists=True, desc='composite that resamples the template onto the T1w')
+    anat2std_xfm = File(exists=True, desc='composite that resamples the T1w onto the template')
+    std2anat_xfm = File(exists=True, desc='composite that resamples the template onto the T1w')
 
 
 class ComposeTransforms(SimpleInterface):
-    """Put an affine and the fields of a deformation into one ITK composite for each direction.
+    """Compose an affine and the fields of a deformation into one ITK composite per direction.
 
-    ``t1w2std`` maps template points to T1w points, the field first and the affine then;
-    ``std2t1w`` maps T1w points to template points, the inverse affine first.
+    ``anat2std_xfm`` maps template points to T1w points by the field and then the affine.
+    ``std2anat_xfm`` maps T1w points to template points by the inverse affine and then the field.
 
     Examples
     --------
     >>> compose = ComposeTransforms(affine='affine.txt', warp='warp.nii.gz')
     >>> compose.inputs.inverse_warp = 'inverse_warp.nii.gz'
-    >>> Path(compose.run().outputs.t1w2std).name
-    't1w2std.h5'
+    >>> Path(compose.run().outputs.anat2std_xfm).name
+    'anat2std_xfm.h5'
     """
 
     input_spec = _ComposeTransformsInputSpec
@@ -55,28 +57,28 @@ class ComposeTransforms(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.spatial import load_affine, load_displacement, write_composite
+        from deepreg_wf.spatial import load_affine, load_displacement, save_composite
 
         folder = Path(runtime.cwd)
         affine = load_affine(self.inputs.affine)
         warp, grid = load_displacement(self.inputs.warp)
-        forward, backward = folder / 't1w2std.h5', folder / 'std2t1w.h5'
-        write_composite(forward, affine=affine, warp=warp, grid=grid)
+        forward, backward = folder / 'anat2std_xfm.h5', folder / 'std2anat_xfm.h5'
+        save_composite(forward, affine=affine, warp=warp, grid=grid)
         warp, grid = load_displacement(self.inputs.inverse_warp)
         inverse = np.linalg.inv(affine)
-        write_composite(backward, affine=inverse, warp=warp, grid=grid, affine_first=True)
-        self._results |= {'t1w2std': str(forward), 'std2t1w': str(backward)}
+        save_composite(backward, affine=inverse, warp=warp, grid=grid, affine_first=True)
+        self._results |= {'anat2std_xfm': str(forward), 'std2anat_xfm': str(backward)}
         return runtime
 
 
-_STEPS = 1024
-"""Into which a voxel is divided: with whole numbers of them, a file takes a third of the room."""
+_STEPS_PER_VOXEL = 1024
+"""Resolution of the stored displacements; the rounding makes files a third of the size."""
 
 
 class _ResampleTransformInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='composite (.h5) with a displacement field')
     reference_image = File(
-        exists=True, mandatory=True, desc='image whose field of view the field is to cover'
+        exists=True, mandatory=True, desc='image whose field of view the field covers'
     )
     spacing = traits.Range(
         0.1, 10.0, 1.0, usedefault=True, desc='distance between the vectors of the field, in mm'
@@ -84,23 +86,28 @@ class _ResampleTransformInputSpec(BaseInterfaceInputSpec):
 
 
 class _ResampleTransformOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc='the same transform, with its field on the new grid')
+    out_file = File(exists=True, desc='same transform, with its field on the new grid')
 
 
 class ResampleTransform(SimpleInterface):
-    """Put the displacement field of a composite on the grid that other programs expect.
+    """Resample the displacement field of a composite onto the grid that other programs expect.
 
-    fMRIPrep, from 24.0 until August 2025, reads fields whose voxels are of 1 mm and lie along R, A
-    and S, and no others. ANTs, SimpleITK and nitransforms read any.
+    From 24.0 until August 2025, fMRIPrep reads only fields with voxels of 1 mm along R, A and S.
+    ANTs, SimpleITK and nitransforms read any field.
+
+    Raises
+    ------
+    InputError
+        If the composite has no displacement field.
 
     Examples
     --------
     >>> compose = ComposeTransforms(affine='affine.txt', warp='warp.nii.gz')
     >>> compose.inputs.inverse_warp = 'inverse_warp.nii.gz'
-    >>> resample = ResampleTransform(in_file=compose.run().outputs.t1w2std, spacing=2.0)
+    >>> resample = ResampleTransform(in_file=compose.run().outputs.anat2std_xfm, spacing=2.0)
     >>> resample.inputs.reference_image = 'template_brain.nii.gz'
     >>> Path(resample.run().outputs.out_file).name
-    't1w2std_resampled.h5'
+    'anat2std_xfm_resampled.h5'
     """
 
     input_spec = _ResampleTransformInputSpec
@@ -109,16 +116,24 @@ class ResampleTransform(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from deepreg_wf.spatial import load_grid, read_composite, write_composite
+        from deepreg_wf.spatial import load_composite, load_grid, save_composite
 
-        view = load_grid(self.inputs.reference_image).canonical()
-        grid = view.resampled(self.inputs.spacing)
-        transform = read_composite(self.inputs.in_file).resampled(grid)
+        field_of_view = load_grid(self.inputs.reference_image).canonical()
+        grid = field_of_view.resampled(self.inputs.spacing)
+        transform = load_composite(self.inputs.in_file)
+        if transform.warp is None:
+            raise InputError(
+                'the composite has no displacement field',
+                advice='give one that has',
+                path=self.inputs.in_file,
+            )
+        transform = transform.resampled(grid)
+        warp = np.asarray(transform.warp)
         out_file = Path(runtime.cwd) / f'{Path(self.inputs.in_file).stem}_resampled.h5'
-        write_composite(
+        save_composite(
             out_file,
             affine=transform.affine,
-            warp=np.round(transform.warp * _STEPS) / _STEPS,
+            warp=np.round(warp * _STEPS_PER_VOXEL) / _STEPS_PER_VOXEL,
             grid=grid,
             affine_first=transform.affine_first,
         )
@@ -132,11 +147,11 @@ class _ApplyTransformsInputSpec(BaseInterfaceInputSpec):
     transform = File(
         exists=True,
         mandatory=True,
-        desc='maps points of the reference to points of the image: '
+        desc='map of points of the reference to points of the image: '
         'composite (.h5) or affine (.txt, .tfm, .mat) of ITK',
     )
     interpolation = traits.Enum(
-        'linear', 'nearest', 'cubic', usedefault=True, desc='nearest is for masks and labels'
+        'linear', 'nearest', 'cubic', usedefault=True, desc='nearest for masks and labels'
     )
     default_value = traits.Float(0.0, usedefault=True, desc='value outside the image')
 
@@ -148,8 +163,8 @@ class _ApplyTransformsOutputSpec(TraitedSpec):
 class ApplyTransforms(SimpleInterface):
     """Resample an image onto the grid of another through a transform, in a single step.
 
-    With the interpolation 'nearest' an image of whole numbers keeps its data type; everything
-    else becomes float32.
+    With the interpolation 'nearest' an image of integers keeps its data type; all other results
+    are float32.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Geometry and files: voxel grids, transforms, what is stored of them, and resampling.
+"""Geometry and files: voxel grids, transforms, image and transform files, and resampling.
 
-Points are in RAS+ millimetres, the world of NIfTI. ITK's LPS appears in files only.
+Points are in RAS+ millimetres, as in NIfTI. The LPS convention of ITK is used in files only.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from deepreg_wf.spatial.grid import VoxelGrid
 from deepreg_wf.spatial.itk import (
     load_affine,
     load_chain,
+    load_composite,
     load_transform,
-    read_composite,
     save_affine,
-    write_composite,
+    save_composite,
 )
 from deepreg_wf.spatial.nifti import (
     load_displacement,
@@ -24,24 +24,24 @@ from deepreg_wf.spatial.nifti import (
     save_vector,
 )
 from deepreg_wf.spatial.resample import resample
-from deepreg_wf.spatial.transform import Chain, Transform
+from deepreg_wf.spatial.transform import Transform, TransformChain
 
 __all__ = [
-    'Chain',
     'Transform',
+    'TransformChain',
     'VoxelGrid',
     'load_affine',
     'load_chain',
+    'load_composite',
     'load_displacement',
     'load_grid',
     'load_image',
     'load_transform',
     'load_vector',
-    'read_composite',
     'resample',
     'save_affine',
+    'save_composite',
     'save_displacement',
     'save_image',
     'save_vector',
-    'write_composite',
 ]

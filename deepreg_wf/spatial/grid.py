@@ -1,4 +1,4 @@
-"""The one home of geometry: a voxel grid and its place in the world."""
+"""Voxel grids: shape, affine, and the conversions between voxels and millimetres."""
 
 # mypy: untyped-calls-exclude=nibabel
 
@@ -21,27 +21,28 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-ORTHOGONAL = 1e-4
-"""Largest cosine between two axes that count as perpendicular; single precision leaves 1e-7."""
+MAX_AXIS_COSINE = 1e-4
+"""Largest cosine between axes that count as perpendicular; single precision leaves 1e-7."""
 
 
 @dataclass(frozen=True, eq=False)
 class VoxelGrid:
-    """A voxel grid and its place in the world.
+    """Voxel grid with its position in space.
 
     Parameters
     ----------
     shape : sequence of int
         Number of voxels along each of the three axes.
     affine : array_like, shape (4, 4)
-        Voxel indices to RAS+ mm. It may flip, permute, rotate and shear; an index with whole
-        numbers is the centre of a voxel.
+        Voxel indices to RAS+ mm. It may flip, permute, rotate and shear axes. Integer indices are
+        centres of voxels.
 
     Attributes
     ----------
-    shape : tuple of int
+    shape : tuple of 3 int
+        Number of voxels along each axis.
     affine : ndarray, shape (4, 4)
-        Read-only.
+        Voxel indices to RAS+ mm; read-only.
 
     Raises
     ------
@@ -56,9 +57,9 @@ class VoxelGrid:
         size = tuple(int(n) for n in shape)
         matrix = np.array(affine, dtype=np.float64)
         if len(size) != 3 or min(size) < 1:
-            raise ValueError(f'a grid has three axes of at least one voxel, not {size}')
+            raise ValueError(f'a grid must have three axes of at least one voxel, not {size}')
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise ValueError(f'an affine is a finite 4x4 matrix, not {matrix}')
+            raise ValueError(f'an affine must be a finite 4x4 matrix, not {matrix}')
         if not abs(np.linalg.det(matrix[:3, :3])) > 1e-12:
             raise ValueError(f'the affine of a grid must be invertible: {matrix}')
         matrix.setflags(write=False)
@@ -75,7 +76,18 @@ class VoxelGrid:
 
     @classmethod
     def from_image(cls, image: SpatialImage) -> VoxelGrid:
-        """Return the grid of an image."""
+        """Return the grid of an image.
+
+        Parameters
+        ----------
+        image : SpatialImage
+            The image; only its first three axes count.
+
+        Returns
+        -------
+        VoxelGrid
+            Its grid.
+        """
         return cls(image.shape[:3], image.affine)
 
     @property
@@ -86,50 +98,87 @@ class VoxelGrid:
 
     @property
     def axes(self) -> Array:
-        """Unit vectors along the voxel axes, in RAS, in the columns; shape (3, 3)."""
+        """Unit vectors along the voxel axes, in RAS: columns of a matrix of shape (3, 3)."""
         directions: Array = self.affine[:3, :3] / np.asarray(self.spacing)
         return directions
 
     @property
     def orientation(self) -> str:
-        """Three letters: the anatomical direction that each axis points to most, as 'RAS'."""
+        """Anatomical direction that each axis points to most, in three letters such as 'RAS'."""
         return ''.join(aff2axcodes(self.affine))
 
     @property
     def is_orthogonal(self) -> bool:
-        """Whether the axes are perpendicular to each other; a sheared grid's are not."""
-        return bool(np.allclose(self.axes.T @ self.axes, np.eye(3), rtol=0, atol=ORTHOGONAL))
+        """True if the axes are perpendicular to each other; those of a sheared grid are not."""
+        return bool(np.allclose(self.axes.T @ self.axes, np.eye(3), rtol=0, atol=MAX_AXIS_COSINE))
 
     @property
-    def to_voxels(self) -> Array:
-        """RAS+ mm to voxel indices, shape (4, 4)."""
+    def inverse_affine(self) -> Array:
+        """Affine from RAS+ mm to voxel indices, shape (4, 4)."""
         return np.asarray(np.linalg.inv(self.affine), dtype=np.float64)
 
     def canonical(self) -> VoxelGrid:
         """Return the same voxels in the storage order nearest to RAS.
 
         Axes are permuted and flipped, never rotated: an oblique grid stays oblique.
+
+        Returns
+        -------
+        VoxelGrid
+            The reordered grid.
         """
         orientation = io_orientation(self.affine)
         shape = [self.shape[axis] for axis in np.argsort(orientation[:, 0])]
         return VoxelGrid(shape, self.affine @ inv_ornt_aff(orientation, self.shape))
 
-    def reorder(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Bring data on this grid, shape (X, Y, Z, ...), into the order of `canonical()`."""
+    def to_canonical(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Reorder data on this grid into the order of `canonical`.
+
+        Parameters
+        ----------
+        data : ndarray, shape (X, Y, Z, ...)
+            Data on this grid.
+
+        Returns
+        -------
+        ndarray
+            Data on the canonical grid.
+        """
         reordered: NDArray[Any] = apply_orientation(data, io_orientation(self.affine))
         return reordered
 
-    def restore(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Bring data that is in the order of `canonical()` back onto this grid."""
+    def from_canonical(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Reorder data in the order of `canonical` back onto this grid.
+
+        Parameters
+        ----------
+        data : ndarray
+            Data on the canonical grid, with three axes or more.
+
+        Returns
+        -------
+        ndarray, shape (X, Y, Z, ...)
+            Data on this grid.
+        """
         back = ornt_transform(io_orientation(np.eye(4)), io_orientation(self.affine))
         return np.ascontiguousarray(apply_orientation(data, back))
 
     def resampled(self, spacing_mm: float) -> VoxelGrid:
         """Return a grid of isotropic spacing over the same field of view.
 
-        The field of view reaches to the outer faces of the outermost voxels. Where it is not a
-        multiple of the spacing, the new one is larger by less than a voxel; both have the same
+        The field of view reaches to the outer faces of the outermost voxels. If it is not a
+        multiple of the spacing, the new one is larger by less than a voxel. Both have the same
         centre.
+
+        Parameters
+        ----------
+        spacing_mm : float
+            Voxel size of the new grid.
+
+        Returns
+        -------
+        VoxelGrid
+            The new grid, with the same axes.
 
         Raises
         ------
@@ -137,9 +186,9 @@ class VoxelGrid:
             If the spacing is not positive.
         """
         if not spacing_mm > 0:
-            raise ValueError(f'a spacing is positive, not {spacing_mm}')
+            raise ValueError(f'a spacing must be positive, not {spacing_mm}')
         extent = np.asarray(self.spacing) * self.shape
-        # A field of view that is a multiple up to rounding gets no voxel more.
+        # The tolerance keeps rounding errors from adding a voxel.
         shape = np.ceil(extent / spacing_mm - 1e-3).astype(int).clip(min=1)
         affine = np.eye(4)
         affine[:3, :3] = self.axes * spacing_mm
@@ -148,21 +197,59 @@ class VoxelGrid:
         return VoxelGrid(shape.tolist(), affine)
 
     def to_mm(self, voxels: ArrayLike) -> Array:
-        """Convert voxel indices, shape (..., 3), whole or not, to RAS+ mm."""
+        """Convert voxel indices to RAS+ mm.
+
+        Parameters
+        ----------
+        voxels : array_like, shape (..., 3)
+            Indices, which need not be integers.
+
+        Returns
+        -------
+        ndarray, shape (..., 3)
+            Points in RAS+ mm.
+        """
         return _apply(self.affine, voxels)
 
     def to_indices(self, points: ArrayLike) -> Array:
-        """Convert RAS+ mm, shape (..., 3), to voxel indices, which are not rounded."""
-        return _apply(self.to_voxels, points)
+        """Convert RAS+ mm to voxel indices.
+
+        Parameters
+        ----------
+        points : array_like, shape (..., 3)
+            Points in RAS+ mm.
+
+        Returns
+        -------
+        ndarray, shape (..., 3)
+            Indices, not rounded.
+        """
+        return _apply(self.inverse_affine, points)
 
     def points(self) -> Array:
-        """Centres of all voxels in RAS+ mm, shape (X, Y, Z, 3)."""
+        """Return the centres of all voxels.
+
+        Returns
+        -------
+        ndarray, shape (X, Y, Z, 3)
+            Points in RAS+ mm.
+        """
         return self.to_mm(np.moveaxis(np.indices(self.shape), 0, -1))
 
-    def inside(self, points: ArrayLike) -> NDArray[np.bool_]:
-        """Whether RAS+ points, shape (..., 3), are in the field of view: in some voxel.
+    def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which points are in the field of view, that is, in a voxel.
 
-        That is where ITK holds an image to be defined.
+        The voxels include their outer halves, as in ITK.
+
+        Parameters
+        ----------
+        points : array_like, shape (..., 3)
+            Points in RAS+ mm.
+
+        Returns
+        -------
+        ndarray of bool, shape (...)
+            True for points in a voxel.
         """
         voxels = self.to_indices(points)
         within = (voxels >= -0.5) & (voxels <= np.asarray(self.shape) - 0.5)

@@ -1,4 +1,4 @@
-"""Brains on grids whose axes are those of the world, whatever grid they come from."""
+"""Isotropic grids along the axes of RAS space, and resampling of brains onto them."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from scipy import linalg, ndimage
 from deepreg_wf.spatial import Transform, VoxelGrid, resample
 from deepreg_wf.spatial.masks import Mask, bounding_box
 
-WIDTH = 1 / np.sqrt(8 * np.log(2))
-"""Standard deviation of the Gaussian whose full width at half maximum is 1."""
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+"""Standard deviation of a Gaussian over its full width at half maximum."""
 
 
-def upright_grid(mask: Mask, grid: VoxelGrid, spacing: float, margin: float) -> VoxelGrid:
-    """Grid of isotropic voxels along R, A and S around a mask.
+def isotropic_ras_grid(mask: Mask, grid: VoxelGrid, spacing: float, margin: float) -> VoxelGrid:
+    """Return a grid of isotropic voxels along R, A and S around a mask.
 
-    Voxel centres lie at multiples of the spacing, so that the grid depends on the mask no more
-    than it must.
+    Voxel centres lie at multiples of the spacing, so that small changes of the mask leave the grid
+    as it is.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
         Not empty.
     grid : VoxelGrid
-        Of the mask; oblique or sheared if it likes.
+        Grid of the mask; it may be oblique or sheared.
     spacing : float
-        In mm.
+        Voxel size in mm.
     margin : float
         Least distance in mm between the mask and the centres of the outermost voxels.
 
     Returns
     -------
     VoxelGrid
+        The grid.
     """
-    points = grid.to_mm(_ends(mask))
+    points = grid.to_mm(_line_ends(mask))
     first = np.floor((points.min(axis=0) - margin) / spacing)
     last = np.ceil((points.max(axis=0) + margin) / spacing)
     affine = np.diag([spacing, spacing, spacing, 1.0])
@@ -42,30 +43,33 @@ def upright_grid(mask: Mask, grid: VoxelGrid, spacing: float, margin: float) -> 
     return VoxelGrid((last - first + 1).astype(int).tolist(), affine)
 
 
-def righted(grid: VoxelGrid, affine: NDArray[np.float64]) -> VoxelGrid:
-    """Take a rotation that a brain turned out to have out of the header.
+def undo_rotation(grid: VoxelGrid, affine: NDArray[np.float64]) -> VoxelGrid:
+    """Rotate a grid so that its brain has the orientation of a template.
+
+    It corrects a header that states a wrong orientation.
 
     Parameters
     ----------
     grid : VoxelGrid
-        Of the image.
+        Grid of the image.
     affine : ndarray, shape (4, 4)
-        RAS mm of a template to RAS mm of the brain.
+        RAS mm of the template to RAS mm of the brain.
 
     Returns
     -------
     VoxelGrid
-        The same voxels, about as the template is turned.
+        The same voxels, rotated about the origin.
     """
-    back = np.eye(4)
-    back[:3, :3] = linalg.polar(affine[:3, :3])[0].T
-    return VoxelGrid(grid.shape, back @ grid.affine)
+    # The polar decomposition A = R P splits the affine into a rotation and a stretch.
+    inverse_rotation = np.eye(4)
+    inverse_rotation[:3, :3] = linalg.polar(affine[:3, :3])[0].T
+    return VoxelGrid(grid.shape, inverse_rotation @ grid.affine)
 
 
-def _ends(mask: Mask) -> NDArray[np.intp]:
-    """First and last voxel of a mask on each line along the first axis, shape (n, 3).
+def _line_ends(mask: Mask) -> NDArray[np.intp]:
+    """Return the first and last voxel of a mask on each line along the first axis, shape (n, 3).
 
-    The voxels that reach furthest, in whatever direction, are among them.
+    The extreme voxels in every direction are among them.
     """
     lines = np.argwhere(mask.any(axis=0))
     first, last = mask.argmax(axis=0), len(mask) - 1 - mask[::-1].argmax(axis=0)
@@ -74,26 +78,30 @@ def _ends(mask: Mask) -> NDArray[np.intp]:
 
 
 def low_pass(data: NDArray[np.floating], grid: VoxelGrid, spacing: float) -> NDArray[np.floating]:
-    """Smooth an image to what voxels of a larger spacing can hold, against aliasing.
+    """Smooth an image before it is resampled to larger voxels, against aliasing.
 
-    A voxel is taken for a Gaussian whose full width at half maximum is its size, and the
-    Gaussian of the image is widened to that of the new spacing.
+    The point spread function of a voxel is modelled as a Gaussian whose full width at half
+    maximum is the voxel size. The image is convolved with a Gaussian that widens that of the old
+    voxels to that of the new ones: ``sigma^2 = sigma_new^2 - sigma_old^2``.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
+        The image.
     grid : VoxelGrid
+        Its grid.
     spacing : float
-        Of the grid that the image is going to be resampled to, in mm. Along axes that are coarser
-        already nothing is done.
+        New voxel size in mm. Axes with larger voxels are not smoothed.
 
     Returns
     -------
     ndarray, shape (X, Y, Z)
+        The smoothed image.
     """
     ratio = spacing / np.asarray(grid.spacing)
-    sigmas = WIDTH * np.sqrt(np.maximum(ratio**2 - 1, 0))
-    return ndimage.gaussian_filter(data, sigmas, mode='constant')
+    sigmas = FWHM_TO_SIGMA * np.sqrt(np.maximum(ratio**2 - 1, 0))
+    smooth: NDArray[np.floating] = ndimage.gaussian_filter(data, sigmas, mode='constant')
+    return smooth
 
 
 def resample_brain(
@@ -108,21 +116,22 @@ def resample_brain(
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
-        What lies outside of the mask does not count.
+        The image. Values outside the mask are ignored.
     mask : ndarray of bool, shape (X, Y, Z)
-        Not empty.
+        Mask of the brain, not empty.
     source : VoxelGrid
-        On which both lie.
+        Grid of both.
     target : VoxelGrid
+        Grid to resample to.
     affine : ndarray, shape (4, 4), optional
         RAS mm of the target to RAS mm of the source; the identity by default.
 
     Returns
     -------
     brain : ndarray of float32, shape of the target
-        Zero outside of the mask.
+        Zero outside the mask.
     mask : ndarray of bool, shape of the target
-        Voxels of which at least half are in the mask.
+        Voxels of which at least half lies in the mask.
     """
     transform = Transform() if affine is None else Transform(affine=affine)
     scale = abs(np.linalg.det(transform.affine[:3, :3])) ** (1 / 3)
@@ -131,9 +140,9 @@ def resample_brain(
     corner = np.eye(4)
     corner[:3, 3] = [part.start for part in box]
     cropped = VoxelGrid(mask[box].shape, source.affine @ corner)
-    brain, share = (
+    brain, fraction = (
         resample(low_pass(part.astype(np.float32), cropped, spacing), cropped, target, transform)
         for part in (np.where(mask[box], data[box], 0), mask[box])
     )
-    inside = share >= 0.5
+    inside = fraction >= 0.5
     return np.where(inside, brain, 0).astype(np.float32), inside

@@ -1,7 +1,7 @@
-"""Transforms in the files of ITK, which ANTs, SimpleITK and nitransforms read too.
+"""Transform files of ITK, which ANTs, SimpleITK and nitransforms read, too.
 
-In the files, points and displacements are in LPS mm. A composite keeps its transforms in the
-order of a stack: a point meets the last of the file first.
+In the files, points and displacements are in LPS mm. The transforms of a composite are a stack:
+the last one of the file is applied to a point first.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ from scipy.io.matlab import MatReadError
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
-from deepreg_wf.spatial.nifti import LPS, check_orthogonal, load_displacement, open_image
-from deepreg_wf.spatial.transform import Chain, Transform
+from deepreg_wf.spatial.nifti import (
+    RAS_TO_LPS,
+    check_orthogonal,
+    load_displacement,
+    missing_file,
+    open_image,
+)
+from deepreg_wf.spatial.transform import Transform, TransformChain
 from deepreg_wf.utils.atomic import atomic_write
 
 Array = NDArray[np.float64]
 
-_FLIP = np.diag([*LPS, 1.0])
+_RAS_TO_LPS_AFFINE = np.diag([*RAS_TO_LPS, 1.0])
 _LINEAR = ('AffineTransform', 'MatrixOffsetTransformBase')
 _FIELD = 'DisplacementFieldTransform'
 _COMPOSITES = ('.h5', '.hdf5')
-_OTHER_FIELDS = {'Mapping': 'SPM', 'NREG_TRANS': 'NiftyReg'}
-"""Tools whose fields have the shape of ITK's, by the name of the intent in their headers."""
+_OTHER_TOOLS = {'Mapping': 'SPM', 'NREG_TRANS': 'NiftyReg'}
+"""Tools whose fields have the shape of those of ITK, by the intent name in their headers."""
 
 
 def save_affine(path: str | Path, affine_ras: ArrayLike) -> None:
@@ -38,10 +44,10 @@ def save_affine(path: str | Path, affine_ras: ArrayLike) -> None:
 
     Parameters
     ----------
-    path : path
-        Usually ``.txt`` or ``.tfm``.
+    path : str or Path
+        Name of the file, usually ``.txt`` or ``.tfm``.
     affine_ras : array_like, shape (4, 4)
-        Maps points in RAS+ mm.
+        Map of points in RAS+ mm.
     """
     parameters = ' '.join(repr(float(p)) for p in _parameters(np.asarray(affine_ras)))
     with atomic_write(path) as temporary:
@@ -58,19 +64,24 @@ def save_affine(path: str | Path, affine_ras: ArrayLike) -> None:
 def load_affine(path: str | Path) -> Array:
     """Read an affine from a text file of ITK or a ``.mat`` file of ANTs.
 
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
     Returns
     -------
     ndarray, shape (4, 4)
-        Maps points in RAS+ mm.
+        Map of points in RAS+ mm.
 
     Raises
     ------
     InputError
-        If there is no such file or it does not hold exactly one affine in three dimensions.
+        If there is no such file, or it does not contain exactly one affine in three dimensions.
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f'{path}: there is no such file; check the path.')
+        raise missing_file(path)
     try:
         kind, parameters, centre = (_read_mat if file.suffix == '.mat' else _read_text)(file)
         if not kind.startswith(_LINEAR):
@@ -78,12 +89,13 @@ def load_affine(path: str | Path) -> Array:
         return _matrix(parameters, centre)
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError):
         raise InputError(
-            f'{path}: it does not hold one affine transform of ITK in three dimensions; '
-            'give a file that does.'
+            'it does not contain one affine transform of ITK in three dimensions',
+            advice='give a file that does',
+            path=path,
         ) from None
 
 
-def write_composite(
+def save_composite(
     path: str | Path,
     *,
     affine: ArrayLike,
@@ -95,20 +107,23 @@ def write_composite(
 
     Parameters
     ----------
-    path : path
+    path : str or Path
         Name of the ``.h5`` file.
     affine : array_like, shape (4, 4)
-        Maps points in RAS+ mm.
+        Map of points in RAS+ mm.
     warp : array_like, shape (3, X, Y, Z)
-        Displacement in voxels along the axes of the grid, kept to single precision.
+        Displacement in voxels along the axes of the grid, stored to single precision.
     grid : VoxelGrid
+        Grid of the field.
     affine_first : bool
-        Whether a point meets the affine first and the field then, or the field first.
+        Apply the affine to a point first and the field then; by default the other way round.
 
     Raises
     ------
     InputError
         If the grid is sheared, which ITK cannot represent.
+    ValueError
+        If the field does not have the shape of the grid.
     """
     check_orthogonal(grid, path)
     displacement = np.asarray(warp)
@@ -123,31 +138,51 @@ def write_composite(
             _write_transform(group.create_group(str(number)), *content)
 
 
-def read_composite(path: str | Path) -> Transform:
+def load_composite(path: str | Path) -> Transform:
     """Read an ITK composite of at most one affine and one displacement field, in any order.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the ``.h5`` file.
+
+    Returns
+    -------
+    Transform
+        The transform.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, or holds something else.
+        If there is no such file, it is damaged, or it has other contents.
     """
-    with _reading(path, 'one affine and one displacement field') as group:
+    with _open_composite(path, 'one affine and one displacement field') as group:
         return _assemble(list(_read_transforms(group)))
 
 
 def load_transform(path: str | Path) -> Transform:
     """Read a composite (``.h5``), a field (``.nii``) or an affine (``.txt``, ``.tfm``, ``.mat``).
 
-    A field, whose name may end in ``.gz``, is in LPS mm, of shape (X, Y, Z, 1, 3).
+    A field, whose name may end in ``.gz``, is in LPS mm and of shape (X, Y, Z, 1, 3).
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
+    Returns
+    -------
+    Transform
+        The transform.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, or holds something else.
+        If there is no such file, it is damaged, or it has other contents.
     """
     name = Path(path).name
     if name.endswith(_COMPOSITES):
-        return read_composite(path)
+        return load_composite(path)
     if name.endswith(('.nii', '.nii.gz')):
         _check_field(path)
         warp, grid = load_displacement(path)
@@ -155,63 +190,91 @@ def load_transform(path: str | Path) -> Transform:
     return Transform(affine=load_affine(path))
 
 
-def load_chain(path: str | Path) -> Chain:
-    """Read what `load_transform` reads, and composites of any number of transforms.
+def load_chain(path: str | Path) -> TransformChain:
+    """Read a file that `load_transform` reads, or a composite of any number of transforms.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
+    Returns
+    -------
+    TransformChain
+        The transforms, in the order of the file.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, or holds something else.
+        If there is no such file, it is damaged, or it has other contents.
     """
     if not Path(path).name.endswith(_COMPOSITES):
-        return Chain([load_transform(path)])
-    with _reading(path, 'affines and displacement fields') as group:
-        return Chain([_assemble([content]) for content in _read_transforms(group)])
+        return TransformChain([load_transform(path)])
+    with _open_composite(path, 'affines and displacement fields') as group:
+        return TransformChain([_assemble([content]) for content in _read_transforms(group)])
 
 
 @contextmanager
-def _reading(path: str | Path, content: str) -> Iterator[Any]:
-    """Lend the transforms of a composite, and name the file where they are not as expected."""
+def _open_composite(path: str | Path, content: str) -> Iterator[Any]:
+    """Open a composite for a block, in which reading errors become an `InputError`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the ``.h5`` file.
+    content : str
+        Expected contents, for the message.
+
+    Yields
+    ------
+    h5py.Group
+        The transforms.
+    """
     if not Path(path).is_file():
-        raise InputError(f'{path}: there is no such file; check the path.')
+        raise missing_file(path)
     try:
         with h5py.File(path) as file:
             yield file['TransformGroup']
     except (OSError, KeyError, ValueError, IndexError, AttributeError, TypeError):
         raise InputError(
-            f'{path}: it is not an ITK composite of {content}; give a file that is.'
+            f'it is not an ITK composite of {content}', advice='give a file that is', path=path
         ) from None
 
 
 def _check_field(path: str | Path) -> None:
-    """Refuse fields of other tools, which mean other things by their vectors."""
+    """Refuse fields of other tools, whose vectors have another meaning."""
     image, _ = open_image(path)
     header: Any = image.header
-    tool = _OTHER_FIELDS.get(header.get_intent()[2])
+    tool = _OTHER_TOOLS.get(header.get_intent()[2])
     if tool or image.shape[3:] != (1, 3):
-        what = f'a deformation of {tool}' if tool else f'of shape {image.shape}'
+        kind = f'a deformation of {tool}' if tool else f'of shape {image.shape}'
         raise InputError(
-            f'{path}: it is {what}, not a displacement field of ITK (X, Y, Z, 1, 3) in LPS mm; '
-            'convert it.'
+            f'it is {kind}, not a displacement field of ITK (X, Y, Z, 1, 3) in LPS mm',
+            advice='convert it',
+            path=path,
         )
 
 
 def _parameters(affine_ras: Array) -> Array:
-    """The twelve numbers of an affine of ITK: the matrix row by row, then the translation."""
-    affine = _FLIP @ affine_ras @ _FLIP
+    """Return the parameters of an affine in ITK: the matrix row by row, then the translation."""
+    affine = _RAS_TO_LPS_AFFINE @ affine_ras @ _RAS_TO_LPS_AFFINE
     return np.concatenate([affine[:3, :3].ravel(), affine[:3, 3]])
 
 
 def _matrix(parameters: Array, centre: Array) -> Array:
-    """Affine in RAS of the parameters of ITK; the matrix turns about the centre."""
+    """Return the affine in RAS for parameters of ITK.
+
+    ITK applies the matrix A about a centre c: ``x -> A (x - c) + c + t``.
+    """
     affine = np.eye(4)
     affine[:3, :3] = parameters[:9].reshape(3, 3)
     affine[:3, 3] = parameters[9:].reshape(3) + centre - affine[:3, :3] @ centre.reshape(3)
-    ras: Array = _FLIP @ affine @ _FLIP
+    ras: Array = _RAS_TO_LPS_AFFINE @ affine @ _RAS_TO_LPS_AFFINE
     return ras
 
 
 def _read_text(path: Path) -> tuple[str, Array, Array]:
+    """Read kind, parameters and centre of a linear transform from a text file of ITK."""
     lines = [line.split(':', 1) for line in path.read_text(encoding='utf-8').splitlines()]
     fields = [(line[0].strip(), line[1].strip()) for line in lines if len(line) == 2]
     content = dict(fields)
@@ -223,6 +286,7 @@ def _read_text(path: Path) -> tuple[str, Array, Array]:
 
 
 def _read_mat(path: Path) -> tuple[str, Array, Array]:
+    """Read kind, parameters and centre of a linear transform from a ``.mat`` file of ANTs."""
     content: Mapping[str, Any] = loadmat(path)
     centre = np.asarray(content['fixed'], dtype=np.float64).ravel()
     [(kind, parameters)] = [
@@ -232,12 +296,16 @@ def _read_mat(path: Path) -> tuple[str, Array, Array]:
 
 
 def _field_parameters(warp: NDArray[Any], grid: VoxelGrid) -> tuple[Array, Array]:
-    """Displacements in LPS mm, the component fastest, and the grid as ITK describes it."""
-    to_lps = LPS[:, np.newaxis] * grid.affine[:3, :3]
-    # Single precision, as in a field of its own, takes half the room once compressed.
+    """Return parameters and fixed parameters of a displacement field in ITK.
+
+    The parameters are displacements in LPS mm, of which the component varies fastest. The fixed
+    parameters are shape, origin, spacing and direction matrix of the grid.
+    """
+    to_lps = RAS_TO_LPS[:, np.newaxis] * grid.affine[:3, :3]
+    # Values of single precision take half the space once compressed.
     vectors = np.tensordot(to_lps, warp, axes=1).astype(np.float32)
-    axes = LPS[:, np.newaxis] * grid.axes
-    fixed = [*grid.shape, *(LPS * grid.affine[:3, 3]), *grid.spacing, *axes.ravel()]
+    axes = RAS_TO_LPS[:, np.newaxis] * grid.axes
+    fixed = [*grid.shape, *(RAS_TO_LPS * grid.affine[:3, 3]), *grid.spacing, *axes.ravel()]
     return vectors.T.ravel().astype(np.float64), np.array(fixed, dtype=np.float64)
 
 
@@ -251,13 +319,13 @@ def _write_transform(group: Any, kind: str, parameters: Array, fixed: Array) -> 
     packing = {'compression': 'gzip', 'shuffle': True} if kind == _FIELD else {}
     values = group.create_dataset('TranformParameters', data=parameters, **packing)
     fixed_values = group.create_dataset('TranformFixedParameters', data=fixed)
-    # ITK 4 reads the misspelt names only, others only these: a second name for the same data.
+    # ITK 4 reads only the misspelt names, other programs only these: links to the same data.
     group['TransformParameters'] = values
     group['TransformFixedParameters'] = fixed_values
 
 
 def _read_transforms(group: Any) -> Iterator[tuple[str, Array, Array]]:
-    """Kind, parameters and fixed parameters of each transform, in the order of the file."""
+    """Yield kind, parameters and fixed parameters of each transform, in the order of the file."""
     for number in sorted((name for name in group if name != '0'), key=int):
         member = group[number]
         spelling = 'Transform' if 'TransformParameters' in member else 'Tranform'
@@ -268,6 +336,7 @@ def _read_transforms(group: Any) -> Iterator[tuple[str, Array, Array]]:
 
 
 def _assemble(stack: list[tuple[str, Array, Array]]) -> Transform:
+    """Return the transform of at most one affine and one field, in the order of the file."""
     kinds = ['field' if kind.startswith(_FIELD) else 'affine' for kind, _, _ in stack]
     if len(set(kinds)) != len(kinds) or not kinds:
         raise ValueError('not one affine and one displacement field')
@@ -283,11 +352,11 @@ def _assemble(stack: list[tuple[str, Array, Array]]) -> Transform:
 
 
 def _field(parameters: Array, fixed: Array) -> tuple[Array, VoxelGrid]:
-    """Displacement in voxels and its grid, of the parameters of ITK."""
+    """Return the displacement in voxels and its grid for parameters of ITK."""
     shape = fixed[:3].astype(int).tolist()
     affine = np.eye(4)
-    affine[:3, :3] = LPS[:, np.newaxis] * fixed[9:].reshape(3, 3) * fixed[6:9]
-    affine[:3, 3] = LPS * fixed[3:6]
+    affine[:3, :3] = RAS_TO_LPS[:, np.newaxis] * fixed[9:].reshape(3, 3) * fixed[6:9]
+    affine[:3, 3] = RAS_TO_LPS * fixed[3:6]
     grid = VoxelGrid(shape, affine)
     vectors = parameters.reshape(*shape[::-1], 3).T
-    return np.tensordot(grid.to_voxels[:3, :3] * LPS, vectors, axes=1), grid
+    return np.tensordot(grid.inverse_affine[:3, :3] * RAS_TO_LPS, vectors, axes=1), grid

@@ -13,82 +13,123 @@ from deepreg_wf.spatial import VoxelGrid, load_image
 
 Mask = NDArray[np.bool_]
 
-SAME_PLACE = 1e-3
-"""Difference between two affines, in mm, that single precision in headers explains."""
+AFFINE_TOLERANCE = 1e-3
+"""Largest difference between equal affines, in mm; headers are in single precision."""
 
 
-def read_mask(path: str | Path, grid: VoxelGrid) -> Mask:
+def load_mask(path: str | Path, grid: VoxelGrid) -> Mask:
     """Read the mask of an image.
 
     Parameters
     ----------
-    path : path
+    path : str or Path
+        Image file of the mask.
     grid : VoxelGrid
-        Of the image.
+        Grid of the image.
 
     Returns
     -------
     ndarray of bool, shape (X, Y, Z)
-        What is positive.
+        True where the values of the file are positive.
 
     Raises
     ------
     InputError
-        If it cannot be read, is empty, or lies elsewhere.
+        If the file cannot be read, is empty, or is on another grid.
     """
     values, own_grid = load_image(path)
-    apart = np.abs(own_grid.affine - grid.affine).max()
-    if own_grid.shape != grid.shape or apart > SAME_PLACE:
+    difference = np.abs(own_grid.affine - grid.affine).max()
+    if own_grid.shape != grid.shape or difference > AFFINE_TOLERANCE:
         raise InputError(
-            f'{path}: the mask is not on the grid of its image; give the one that belongs to it, '
-            'or resample it.'
+            'the mask is not on the grid of its image',
+            advice='give the one that belongs to it, or resample it',
+            path=path,
         )
     mask = values > 0
     if not mask.any():
-        raise InputError(f'{path}: the mask is empty; give one that marks the brain.')
+        raise InputError('the mask is empty', advice='give one that marks the brain', path=path)
     return mask
 
 
 def volume_ml(mask: Mask, grid: VoxelGrid) -> float:
-    """Volume of a mask in mL."""
+    """Return the volume of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        The mask.
+    grid : VoxelGrid
+        Its grid.
+
+    Returns
+    -------
+    float
+        In mL.
+    """
     voxel = abs(np.linalg.det(grid.affine[:3, :3]))
     return float(np.count_nonzero(mask) * voxel / 1000)
 
 
 def largest_component(mask: Mask) -> Mask:
-    """Largest part of a mask that is connected across the faces of voxels."""
+    """Return the largest component of a mask, connected across the faces of voxels.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        The mask.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        The component; the mask itself if it has no more than one.
+    """
     labels, number = ndimage.label(mask)
     if number < 2:
         return mask
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return labels == sizes.argmax()
+    largest: Mask = labels == sizes.argmax()
+    return largest
 
 
 def fill_holes(mask: Mask) -> Mask:
-    """Add what a mask encloses: the components of its complement that touch no border."""
-    # Labelling takes one pass; binary_fill_holes dilates as often as the grid is wide.
-    labels, number = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    if number < 2:
-        return mask
-    return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
-
-
-def clean(mask: Mask) -> Mask:
-    """Keep the largest component, close its cracks of one voxel and fill its holes.
+    """Fill the holes of a mask: components of its complement that do not touch the border.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
+        The mask.
 
     Returns
     -------
     ndarray of bool, shape (X, Y, Z)
+        The mask without holes.
+    """
+    # Labelling takes one pass; scipy's binary_fill_holes dilates as often as the grid is wide.
+    labels, number = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    if number < 2:
+        return mask
+    filled: Mask = labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
+    return filled
+
+
+def clean_mask(mask: Mask) -> Mask:
+    """Keep the largest component of a mask, close its cracks of one voxel and fill its holes.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        The mask.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        The cleaned mask.
     """
     if not mask.any():
         return mask
     box = bounding_box(mask)
-    # The margin keeps the closing from eroding what touches the border of the box.
+    # The padding keeps the closing from eroding the mask at the border of the box.
     part = np.pad(largest_component(mask[box]), 2)
     cleaned = np.zeros_like(mask)
     cleaned[box] = fill_holes(ndimage.binary_closing(part))[2:-2, 2:-2, 2:-2]
@@ -96,10 +137,23 @@ def clean(mask: Mask) -> Mask:
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, slice, slice]:
-    """Slices of the smallest box around a mask, wider by a margin of voxels within the grid."""
+    """Return the smallest box around a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        The mask, not empty.
+    margin : int
+        Voxels added on each side, within the grid.
+
+    Returns
+    -------
+    tuple of 3 slice
+        The box.
+    """
     slices = []
     for axis, length in enumerate(mask.shape):
-        hit = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        slices.append(slice(max(0, hit[0] - margin), min(length, hit[-1] + 1 + margin)))
+        occupied = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        slices.append(slice(max(0, occupied[0] - margin), min(length, occupied[-1] + 1 + margin)))
     x, y, z = slices
     return x, y, z

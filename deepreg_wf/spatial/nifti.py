@@ -1,7 +1,4 @@
-"""Images, vector fields and displacement fields in NIfTI files.
-
-A file is written beside its place and then renamed, so that nobody finds half of one.
-"""
+"""NIfTI files of images, vector fields and displacement fields; all writes are atomic."""
 
 # mypy: untyped-calls-exclude=nibabel
 
@@ -21,23 +18,29 @@ from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
 from deepreg_wf.utils.atomic import atomic_write
 
-Field = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
-LPS = np.array([-1.0, -1.0, 1.0])
-"""What turns a vector in RAS into one in LPS, and back."""
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+"""Factors that convert a vector in RAS to LPS, or back."""
 
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, zlib.error)
-"""What nibabel raises on a file that is truncated, damaged or no image."""
+_READ_ERRORS = (OSError, EOFError, ValueError, TypeError, zlib.error)
+"""Exceptions of nibabel for a file that is truncated, damaged or not an image."""
 
 
 def open_image(path: str | Path) -> tuple[SpatialImage, VoxelGrid]:
     """Open an image without reading its data.
 
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
     Returns
     -------
     image : SpatialImage
+        The image.
     grid : VoxelGrid
-        Of its first three axes.
+        Grid of its first three axes.
 
     Raises
     ------
@@ -45,29 +48,47 @@ def open_image(path: str | Path) -> tuple[SpatialImage, VoxelGrid]:
         If the file does not exist or is not an image with a grid in space.
     """
     try:
-        # indexed_gzip, which nibabel uses if it is there, ends the process if it may not read.
+        # indexed_gzip, which nibabel uses if it is installed, ends the process if it may not read.
         with Path(path).open('rb'):
             image = nb.load(path)
     except FileNotFoundError:
-        raise InputError(f'{path}: there is no such file; check the path.') from None
+        raise missing_file(path) from None
     except PermissionError:
-        raise InputError(f'{path}: it may not be read; change its permissions.') from None
-    except (ImageFileError, HeaderDataError, *_DAMAGE):
         raise InputError(
-            f'{path}: it cannot be read as a NIfTI image; check that it is one and complete.'
+            'it may not be read', advice='change its permissions', path=path
+        ) from None
+    except (ImageFileError, HeaderDataError, *_READ_ERRORS):
+        raise InputError(
+            'it cannot be read as a NIfTI image',
+            advice='check that it is one and is complete',
+            path=path,
         ) from None
     if not isinstance(image, SpatialImage) or len(image.shape) < 3:
-        raise InputError(f'{path}: it is no volume with three axes; give one that is.')
+        raise InputError(
+            'it is not an image with three axes', advice='give one that is', path=path
+        )
     try:
         return image, VoxelGrid(image.shape[:3], image.affine)
     except ValueError:
         raise InputError(
-            f'{path}: its header does not say where its voxels are; repair its sform or qform.'
+            'its header does not give the position of its voxels',
+            advice='repair its sform or qform',
+            path=path,
         ) from None
 
 
 def load_grid(path: str | Path) -> VoxelGrid:
-    """Read the grid of an image; its data is not read.
+    """Read the grid of an image, without its data.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
+    Returns
+    -------
+    VoxelGrid
+        Grid of its first three axes.
 
     Raises
     ------
@@ -78,7 +99,17 @@ def load_grid(path: str | Path) -> VoxelGrid:
 
 
 def lossless_dtype(path: str | Path) -> np.dtype[Any]:
-    """Type that holds the values of an image: as stored for whole numbers, else float32.
+    """Return a type that can represent the values of an image.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
+    Returns
+    -------
+    numpy.dtype
+        The type in the file if it holds integers without a scaling, else float32.
 
     Raises
     ------
@@ -87,23 +118,24 @@ def lossless_dtype(path: str | Path) -> np.dtype[Any]:
     """
     image, _ = open_image(path)
     stored = np.dtype(image.get_data_dtype())
-    scaling = [getattr(image.dataobj, name, plain) for name, plain in (('slope', 1), ('inter', 0))]
+    scaling = [getattr(image.dataobj, name, none) for name, none in (('slope', 1), ('inter', 0))]
     return stored if stored.kind in 'iu' and scaling == [1, 0] else np.dtype(np.float32)
 
 
-def load_image(path: str | Path) -> tuple[Field, VoxelGrid]:
+def load_image(path: str | Path) -> tuple[Float32Array, VoxelGrid]:
     """Read a scalar image.
 
     Parameters
     ----------
-    path : path
+    path : str or Path
         A NIfTI image with three axes; further axes may have a length of one.
 
     Returns
     -------
     data : ndarray of float32, shape (X, Y, Z)
-        In the storage order of the file, intensities scaled as its header says.
+        In the storage order of the file, with the scaling of its header applied.
     grid : VoxelGrid
+        Grid of the image.
 
     Raises
     ------
@@ -113,7 +145,9 @@ def load_image(path: str | Path) -> tuple[Field, VoxelGrid]:
     image, grid = open_image(path)
     if any(n != 1 for n in image.shape[3:]):
         raise InputError(
-            f'{path}: it has shape {image.shape}, more than one volume; give a single volume.'
+            f'it has shape {image.shape}, more than one volume',
+            advice='give a single volume',
+            path=path,
         )
     return _read(image, path).reshape(grid.shape), grid
 
@@ -125,13 +159,14 @@ def save_image(
 
     Parameters
     ----------
-    path : path
+    path : str or Path
         Name of the NIfTI file, ``.nii`` or ``.nii.gz``.
     data : array_like, shape (X, Y, Z)
         In the storage order of the grid.
     grid : VoxelGrid
+        Grid of the image.
     dtype : dtype
-        Of the values in the file. Whole numbers are rounded and clipped to what it holds.
+        Type of the values in the file. For integers, values are rounded and clipped to its range.
     """
     values = np.asarray(data)
     target = np.dtype(dtype)
@@ -144,14 +179,16 @@ def save_image(
 
 
 def save_vector(path: str | Path, vector: ArrayLike, grid: VoxelGrid) -> None:
-    """Write a vector field as it is, in any unit, with components along the axes of the grid.
+    """Write a vector field, in any unit.
 
     Parameters
     ----------
-    path : path
+    path : str or Path
         Name of the NIfTI file, which has shape (X, Y, Z, 1, 3) and the intent 'vector'.
     vector : array_like, shape (3, X, Y, Z)
+        Components along the axes of the grid.
     grid : VoxelGrid
+        Grid of the field.
     """
     components = np.asarray(vector, dtype=np.float32)
     _check_shape(components.shape[1:], grid)
@@ -160,40 +197,48 @@ def save_vector(path: str | Path, vector: ArrayLike, grid: VoxelGrid) -> None:
     _write(path, image)
 
 
-def load_vector(path: str | Path) -> tuple[Field, VoxelGrid]:
+def load_vector(path: str | Path) -> tuple[Float32Array, VoxelGrid]:
     """Read a vector field that `save_vector` has written.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
 
     Returns
     -------
     vector : ndarray of float32, shape (3, X, Y, Z)
         Components as stored.
     grid : VoxelGrid
+        Grid of the field.
 
     Raises
     ------
     InputError
-        If there is no such image, it is damaged, or it is no vector field.
+        If there is no such image, it is damaged, or it is not a vector field.
     """
     image, grid = open_image(path)
     if image.shape[3:] not in ((1, 3), (3,)):
         raise InputError(
-            f'{path}: it has shape {image.shape}, not three components in each voxel; '
-            'give a vector field.'
+            f'it has shape {image.shape}, not three components in each voxel',
+            advice='give a vector field',
+            path=path,
         )
     components = _read(image, path).reshape(*grid.shape, 3)
     return np.ascontiguousarray(np.moveaxis(components, -1, 0)), grid
 
 
 def save_displacement(path: str | Path, displacement: ArrayLike, grid: VoxelGrid) -> None:
-    """Write a displacement field as ITK and ANTs read it: in mm, LPS.
+    """Write a displacement field as ITK and ANTs read it, in LPS mm.
 
     Parameters
     ----------
-    path : path
+    path : str or Path
         Name of the NIfTI file, which has shape (X, Y, Z, 1, 3) and the intent 'vector'.
     displacement : array_like, shape (3, X, Y, Z)
         In voxels along the axes of the grid.
     grid : VoxelGrid
+        Grid of the field.
 
     Raises
     ------
@@ -201,36 +246,72 @@ def save_displacement(path: str | Path, displacement: ArrayLike, grid: VoxelGrid
         If the grid is sheared, which ITK cannot represent.
     """
     check_orthogonal(grid, path)
-    to_lps = LPS[:, np.newaxis] * grid.affine[:3, :3]
+    to_lps = RAS_TO_LPS[:, np.newaxis] * grid.affine[:3, :3]
     save_vector(path, np.tensordot(to_lps, np.asarray(displacement), axes=1), grid)
 
 
-def load_displacement(path: str | Path) -> tuple[Field, VoxelGrid]:
+def load_displacement(path: str | Path) -> tuple[Float32Array, VoxelGrid]:
     """Read a displacement field of ITK, ANTs or `save_displacement`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
 
     Returns
     -------
     displacement : ndarray of float32, shape (3, X, Y, Z)
         In voxels along the axes of the grid.
     grid : VoxelGrid
+        Grid of the field.
 
     Raises
     ------
     InputError
-        If there is no such image, it is damaged, or it is no vector field.
+        If there is no such image, it is damaged, or it is not a vector field.
     """
     vector, grid = load_vector(path)
-    from_lps = grid.to_voxels[:3, :3] * LPS
+    from_lps = grid.inverse_affine[:3, :3] * RAS_TO_LPS
     return np.tensordot(from_lps.astype(np.float32), vector, axes=1), grid
 
 
 def check_orthogonal(grid: VoxelGrid, path: str | Path) -> None:
-    """Refuse a grid that a displacement field of ITK cannot lie on."""
+    """Check that ITK can represent displacement fields on a grid.
+
+    Parameters
+    ----------
+    grid : VoxelGrid
+        The grid.
+    path : str or Path
+        File of the field, for the message.
+
+    Raises
+    ------
+    InputError
+        If the grid is sheared.
+    """
     if not grid.is_orthogonal:
         raise InputError(
-            f'{path}: a displacement field cannot lie on a sheared grid; '
-            'resample the template to a grid with perpendicular axes.'
+            'a displacement field cannot be stored on a sheared grid',
+            advice='resample the template to a grid with perpendicular axes',
+            path=path,
         )
+
+
+def missing_file(path: str | Path) -> InputError:
+    """Return the error for a file that does not exist.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file.
+
+    Returns
+    -------
+    InputError
+        The error, to be raised.
+    """
+    return InputError('there is no such file', advice='check the path', path=path)
 
 
 def _check_shape(shape: tuple[int, ...], grid: VoxelGrid) -> None:
@@ -238,19 +319,20 @@ def _check_shape(shape: tuple[int, ...], grid: VoxelGrid) -> None:
         raise ValueError(f'data of shape {shape} do not fit a grid of shape {grid.shape}')
 
 
-def _read(image: SpatialImage, path: str | Path) -> Field:
+def _read(image: SpatialImage, path: str | Path) -> Float32Array:
     try:
         return np.asarray(image.dataobj, dtype=np.float32)
-    except _DAMAGE:
+    except _READ_ERRORS:
         raise InputError(
-            f'{path}: its data cannot be read, it is truncated or damaged; '
-            'restore it from its source.'
+            'its data cannot be read, it is truncated or damaged',
+            advice='restore it from its source',
+            path=path,
         ) from None
 
 
 def _write(path: str | Path, image: nb.Nifti1Image) -> None:
-    # The sform alone: a qform keeps three of the four numbers of its rotation, in single
-    # precision, which can move the far corner of an image by more than 0.001 mm.
+    # Without a qform: it stores three of the four numbers of a quaternion in single precision,
+    # which can move the far corner of an image by more than 0.001 mm.
     image.set_sform(image.affine, 'aligned')
     image.set_qform(None)
     image.header.set_xyzt_units('mm')

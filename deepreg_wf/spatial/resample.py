@@ -1,4 +1,4 @@
-"""Resampling: an image, seen through a transform, on the voxels of a grid."""
+"""Resampling of an image onto a grid through a transform."""
 
 from __future__ import annotations
 
@@ -10,48 +10,49 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepreg_wf.spatial.grid import VoxelGrid
-from deepreg_wf.spatial.transform import Chain, Transform, outside
+from deepreg_wf.spatial.transform import Transform, TransformChain, outside
 
 Interpolation = Literal['linear', 'nearest', 'cubic']
 
 _ORDERS = {'nearest': 0, 'linear': 1, 'cubic': 3}
 
-_SLAB = 250_000
-"""Voxels resampled at a time, which bounds the memory."""
+_SLAB_VOXELS = 250_000
+"""Voxels that are resampled at a time, to limit the memory."""
 
 
 def resample(
     data: NDArray[np.floating],
     source: VoxelGrid,
     target: VoxelGrid,
-    transform: Transform | Chain | None = None,
+    transform: Transform | TransformChain | None = None,
     *,
     interpolation: Interpolation = 'linear',
     default_value: float = 0.0,
 ) -> NDArray[np.float32]:
     """Resample an image onto a grid through a transform, with a single interpolation.
 
-    As in ITK, an image is defined in all of its voxels, to their outer faces; the outer half of
-    the outermost ones is extrapolated.
+    As in ITK, an image is defined up to the outer faces of its voxels; values in the outer half of
+    the outermost voxels are extrapolated.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
-        The image to read, finite.
+        The image to read. Its values are finite.
     source : VoxelGrid
         Its grid.
     target : VoxelGrid
         The grid to fill.
-    transform : Transform or Chain, optional
+    transform : Transform or TransformChain, optional
         Maps points of the target to points of the source; the identity by default.
     interpolation : {'linear', 'nearest', 'cubic'}
         'cubic' is a B-spline through the voxels, which may overshoot at edges.
     default_value : float
-        Where a voxel of the target comes from outside the source.
+        Value of voxels that are mapped outside the source.
 
     Returns
     -------
     ndarray of float32, shape of the target
+        The resampled image.
     """
     transform = Transform() if transform is None else transform
     order = _ORDERS[interpolation]
@@ -61,8 +62,10 @@ def resample(
     filled = np.empty(target.shape, dtype=np.float32)
     for slab in _slabs(target.shape):
         axes = [np.arange(slab.start, slab.stop), *map(np.arange, target.shape[1:])]
-        voxels = transform.map_lattice(
-            [axis.astype(np.float64) for axis in axes], start=target.affine, end=source.to_voxels
+        voxels = transform.map_grid(
+            [axis.astype(np.float64) for axis in axes],
+            to_ras=target.affine,
+            from_ras=source.inverse_affine,
         )
         ndimage.map_coordinates(
             values,
@@ -77,7 +80,7 @@ def resample(
 
 
 def _slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
-    """Slices of the first axis that hold about as many voxels as a slab may."""
-    thickness = max(1, _SLAB // (shape[1] * shape[2]))
+    """Yield slices of the first axis that hold about `_SLAB_VOXELS` voxels each."""
+    thickness = max(1, _SLAB_VOXELS // (shape[1] * shape[2]))
     for start in range(0, shape[0], thickness):
         yield slice(start, min(start + thickness, shape[0]))

@@ -16,27 +16,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Transform:
-    """A map of points in RAS+ mm: an affine, a displacement field, or one after the other.
+    """Map of points in RAS+ mm: an affine, a displacement field, or one after the other.
 
-    To resample an image, the map takes points of the grid that is filled to points of the image
-    that is read.
+    To resample an image, the map takes points of the target grid to points of the source image.
 
     Attributes
     ----------
     affine : ndarray, shape (4, 4)
         RAS+ mm to RAS+ mm; the identity by default.
     warp : ndarray, shape (3, X, Y, Z), or None
-        Displacement in voxels along the axes of `grid`. Linear between the voxel centres,
+        Displacement in voxels along the axes of `grid`. It is linear between voxel centres,
         constant in the outer half of the outermost voxels and zero beyond, as in ITK.
     grid : VoxelGrid or None
-        On which `warp` lies.
+        Grid of `warp`.
     affine_first : bool
-        Whether a point meets the affine first and the field then, or the field first.
+        Apply the affine to a point first and the field then; by default the other way round.
 
     Raises
     ------
     ValueError
-        If the field and its grid do not fit, or only one of them is given.
+        If the shapes of the field and its grid differ, or only one of them is given.
     """
 
     affine: Array = field(default_factory=lambda: np.eye(4))
@@ -48,9 +47,9 @@ class Transform:
         shape = None if self.grid is None else (3, *self.grid.shape)
         given = None if self.warp is None else self.warp.shape
         if given != shape:
-            raise ValueError(f'the field has shape {given}, its grid asks for {shape}')
+            raise ValueError(f'the field has shape {given}, but its grid requires {shape}')
         if np.shape(self.affine) != (4, 4):
-            raise ValueError(f'an affine has shape (4, 4), not {np.shape(self.affine)}')
+            raise ValueError(f'an affine must have shape (4, 4), not {np.shape(self.affine)}')
 
     def map_points(self, points: ArrayLike) -> Array:
         """Map points in RAS+ mm.
@@ -58,91 +57,97 @@ class Transform:
         Parameters
         ----------
         points : array_like, shape (..., 3)
+            Points to map.
 
         Returns
         -------
         ndarray, shape (..., 3)
+            Mapped points.
         """
         given = np.asarray(points, dtype=np.float64)
         mapped: Array = self.map_coordinates(given.reshape(-1, 3).T).T.reshape(given.shape)
         return mapped
 
     def map_coordinates(
-        self, coordinates: Array, *, start: Array | None = None, end: Array | None = None
+        self, coordinates: Array, *, to_ras: Array | None = None, from_ras: Array | None = None
     ) -> Array:
-        """Map coordinates that come first, from the frame of one image to that of another.
+        """Map points given in one coordinate system to another coordinate system.
 
         Parameters
         ----------
         coordinates : ndarray, shape (3, ...)
-        start : ndarray, shape (4, 4), optional
-            Given coordinates to RAS+ mm, as the affine of the grid that is filled; the identity
-            by default.
-        end : ndarray, shape (4, 4), optional
-            RAS+ mm to the coordinates returned, as the inverse affine of the image that is read;
-            the identity by default.
+            Points to map; the components are on the first axis.
+        to_ras : ndarray, shape (4, 4), optional
+            Given coordinates to RAS+ mm, such as the affine of a target grid; the identity by
+            default.
+        from_ras : ndarray, shape (4, 4), optional
+            RAS+ mm to the coordinates returned, such as the inverse affine of a source image; the
+            identity by default.
 
         Returns
         -------
         ndarray, shape (3, ...)
+            Mapped points.
         """
         eye = np.eye(4)
-        start, end = (eye if matrix is None else matrix for matrix in (start, end))
+        to_ras, from_ras = (eye if matrix is None else matrix for matrix in (to_ras, from_ras))
         if self.warp is None or self.grid is None:
-            return _apply(end @ self.affine @ start, coordinates)
+            return _apply(from_ras @ self.affine @ to_ras, coordinates)
         before, after = (self.affine, eye) if self.affine_first else (eye, self.affine)
-        voxels = _apply(self.grid.to_voxels @ before @ start, coordinates)
+        voxels = _apply(self.grid.inverse_affine @ before @ to_ras, coordinates)
         voxels += _displacement(self.warp, voxels)
-        return _apply(end @ after @ self.grid.affine, voxels)
+        return _apply(from_ras @ after @ self.grid.affine, voxels)
 
-    def map_lattice(
-        self, axes: Sequence[Array], *, start: Array | None = None, end: Array | None = None
+    def map_grid(
+        self, axes: Sequence[Array], *, to_ras: Array | None = None, from_ras: Array | None = None
     ) -> Array:
-        """Map the points of a rectangular lattice as `map_coordinates` does.
+        """Map the points of a rectilinear grid as `map_coordinates` does.
 
-        A field whose axes are those of the lattice is interpolated along one after the other,
-        several times as fast.
+        A field whose axes are parallel to those of the grid is interpolated one axis at a time,
+        which is several times as fast.
 
         Parameters
         ----------
         axes : sequence of 3 ndarray
-            Coordinates of the lattice along each axis.
-        start, end : ndarray, shape (4, 4), optional
-            Those of `map_coordinates`.
+            Coordinates of the points along each axis.
+        to_ras, from_ras : ndarray, shape (4, 4), optional
+            As in `map_coordinates`.
 
         Returns
         -------
         ndarray, shape (3, X, Y, Z)
+            Mapped points.
         """
         eye = np.eye(4)
-        start, end = (eye if matrix is None else matrix for matrix in (start, end))
-        coordinates = lattice_points(axes)
+        to_ras, from_ras = (eye if matrix is None else matrix for matrix in (to_ras, from_ras))
+        coordinates = grid_points(axes)
         if self.warp is None or self.grid is None:
-            return self.map_coordinates(coordinates, start=start, end=end)
+            return self.map_coordinates(coordinates, to_ras=to_ras, from_ras=from_ras)
         before, after = (self.affine, eye) if self.affine_first else (eye, self.affine)
-        matrix = self.grid.to_voxels @ before @ start
+        matrix = self.grid.inverse_affine @ before @ to_ras
         if not _is_parallel(matrix[:3, :3], [np.abs(axis).max() for axis in axes]):
-            return self.map_coordinates(coordinates, start=start, end=end)
+            return self.map_coordinates(coordinates, to_ras=to_ras, from_ras=from_ras)
         scales, offsets = np.diagonal(matrix), matrix[:3, 3]
         along = [s * axis + o for s, axis, o in zip(scales, axes, offsets, strict=False)]
-        voxels = lattice_points(along)
+        voxels = grid_points(along)
         voxels += _separable_displacement(self.warp, along)
-        return _apply(end @ after @ self.grid.affine, voxels)
+        return _apply(from_ras @ after @ self.grid.affine, voxels)
 
     def resampled(self, grid: VoxelGrid) -> Transform:
         """Return the same map with its displacement field on another grid.
 
-        Where the nodes of the new grid hold all those of the old one, both agree everywhere
-        within both; else the new one is smoother by what a linear interpolation makes of it.
+        If the voxel centres of the new grid include all those of the old one, both maps are equal
+        within both grids; else the linear interpolation smooths the new one.
 
         Parameters
         ----------
         grid : VoxelGrid
+            New grid of the field.
 
         Returns
         -------
         Transform
-            Its field is in single precision.
+            The map, with a field in single precision.
 
         Raises
         ------
@@ -150,8 +155,8 @@ class Transform:
             If there is no field.
         """
         if self.warp is None or self.grid is None:
-            raise ValueError('without a field there is nothing to resample')
-        matrix = self.grid.to_voxels @ grid.affine
+            raise ValueError('the transform has no displacement field to resample')
+        matrix = self.grid.inverse_affine @ grid.affine
         axes = [np.arange(n, dtype=np.float32) for n in grid.shape]
         warp = self.warp.astype(np.float32)
         if _is_parallel(matrix[:3, :3], grid.shape):
@@ -159,65 +164,92 @@ class Transform:
             along = [(scale * axis + offset).astype(np.float32) for scale, axis, offset in lines]
             sampled = _separable_displacement(warp, along, np.float32)
         else:
-            points = lattice_points([axis.astype(np.float64) for axis in axes])
+            points = grid_points([axis.astype(np.float64) for axis in axes])
             sampled = _displacement(warp, _apply(matrix, points))
-        turned = np.tensordot(grid.to_voxels[:3, :3] @ self.grid.affine[:3, :3], sampled, axes=1)
+        turned = np.tensordot(
+            grid.inverse_affine[:3, :3] @ self.grid.affine[:3, :3], sampled, axes=1
+        )
         return replace(self, warp=turned.astype(np.float32), grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
-    """Transforms one after another, in the order of ITK: a point meets the last one first.
+class TransformChain:
+    """Composition of transforms, in the order of ITK: the last one is applied to a point first.
 
     Attributes
     ----------
-    links : sequence of Transform
-        Without any, it is the identity.
+    transforms : sequence of Transform
+        The transforms; none for the identity.
     """
 
-    links: Sequence[Transform] = ()
+    transforms: Sequence[Transform] = ()
 
     def map_points(self, points: ArrayLike) -> Array:
-        """Map points in RAS+ mm, shape (..., 3), as a `Transform` does."""
+        """Map points in RAS+ mm; see `Transform.map_points`."""
         mapped = np.asarray(points, dtype=np.float64)
-        for link in reversed(self.links):
-            mapped = link.map_points(mapped)
+        for transform in reversed(self.transforms):
+            mapped = transform.map_points(mapped)
         return mapped
 
     def map_coordinates(
-        self, coordinates: Array, *, start: Array | None = None, end: Array | None = None
+        self, coordinates: Array, *, to_ras: Array | None = None, from_ras: Array | None = None
     ) -> Array:
-        """Map coordinates that come first, shape (3, ...), as a `Transform` does."""
-        mapped = coordinates if start is None else _apply(start, coordinates)
-        for link in reversed(self.links):
-            mapped = link.map_coordinates(mapped)
-        return mapped if end is None else _apply(end, mapped)
+        """Map points given in one coordinate system; see `Transform.map_coordinates`."""
+        mapped = coordinates if to_ras is None else _apply(to_ras, coordinates)
+        for transform in reversed(self.transforms):
+            mapped = transform.map_coordinates(mapped)
+        return mapped if from_ras is None else _apply(from_ras, mapped)
 
-    def map_lattice(
-        self, axes: Sequence[Array], *, start: Array | None = None, end: Array | None = None
+    def map_grid(
+        self, axes: Sequence[Array], *, to_ras: Array | None = None, from_ras: Array | None = None
     ) -> Array:
-        """Map the points of a lattice, as a `Transform` does."""
-        if not self.links:
-            return self.map_coordinates(lattice_points(axes), start=start, end=end)
-        *later, first = self.links
-        mapped = first.map_lattice(axes, start=start)
-        return Chain(later).map_coordinates(mapped, end=end)
+        """Map the points of a rectilinear grid; see `Transform.map_grid`."""
+        if not self.transforms:
+            return self.map_coordinates(grid_points(axes), to_ras=to_ras, from_ras=from_ras)
+        *later, first = self.transforms
+        mapped = first.map_grid(axes, to_ras=to_ras)
+        return TransformChain(later).map_coordinates(mapped, from_ras=from_ras)
 
 
-def lattice_points(axes: Sequence[Array]) -> Array:
-    """Points of a lattice, shape (3, X, Y, Z), whose coordinates along each axis are given."""
+def grid_points(axes: Sequence[Array]) -> Array:
+    """Return the points of a rectilinear grid.
+
+    Parameters
+    ----------
+    axes : sequence of 3 ndarray
+        Coordinates of the points along each axis.
+
+    Returns
+    -------
+    ndarray, shape (3, X, Y, Z)
+        The points.
+    """
     return np.stack(np.meshgrid(*axes, indexing='ij'))
 
 
 def outside(voxels: Array, shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Whether voxel coordinates, shape (3, ...), are in no voxel of a grid."""
+    """Tell which voxel coordinates are in no voxel of a grid.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape (3, ...)
+        Voxel coordinates.
+    shape : sequence of 3 int
+        Shape of the grid.
+
+    Returns
+    -------
+    ndarray of bool, shape (...)
+        True outside the grid.
+    """
     beyond = np.zeros(voxels.shape[1:], dtype=bool)
-    for along, n in zip(voxels, shape, strict=True):
-        beyond |= (along < -0.5) | (along > n - 0.5)
+    for coordinate, n in zip(voxels, shape, strict=True):
+        beyond |= (coordinate < -0.5) | (coordinate > n - 0.5)
     return beyond
 
 
 def _displacement(warp: NDArray[np.floating], voxels: Array) -> Array:
+    """Interpolate a field at voxel coordinates, both of shape (3, ...)."""
     sampled = np.empty_like(voxels)
     for component, out in zip(warp, sampled, strict=True):
         ndimage.map_coordinates(component, voxels, output=out, order=1, mode='nearest')
@@ -226,9 +258,12 @@ def _displacement(warp: NDArray[np.floating], voxels: Array) -> Array:
 
 
 def _is_parallel(matrix: Array, extent: Sequence[float]) -> bool:
-    """Whether the points of a lattice of some extent stay in line, to a millionth of a voxel."""
-    bent = np.abs(matrix - np.diag(np.diagonal(matrix)))
-    return bool((bent @ np.asarray(extent)).max() < 1e-6)
+    """Tell whether a matrix is diagonal enough for a separable interpolation.
+
+    Over the given extent, its other entries move a point by less than a millionth of a voxel.
+    """
+    off_diagonal = np.abs(matrix - np.diag(np.diagonal(matrix)))
+    return bool((off_diagonal @ np.asarray(extent)).max() < 1e-6)
 
 
 def _separable_displacement(
@@ -236,7 +271,22 @@ def _separable_displacement(
     along: Sequence[NDArray[np.floating]],
     dtype: type[np.floating] = np.float64,
 ) -> NDArray[np.floating]:
-    """Interpolate a field at the points of a lattice in its voxels, axis by axis."""
+    """Interpolate a field at the points of a rectilinear grid, axis by axis.
+
+    Parameters
+    ----------
+    warp : ndarray, shape (3, X, Y, Z)
+        The field.
+    along : sequence of 3 ndarray
+        Voxel coordinates of the points along each axis.
+    dtype : type
+        Type of the result.
+
+    Returns
+    -------
+    ndarray, shape (3, X', Y', Z')
+        The interpolated field, zero outside that of `warp`.
+    """
     sampled: NDArray[np.floating] = warp
     for axis, positions in enumerate(along, start=1):
         last = warp.shape[axis] - 1
@@ -252,6 +302,7 @@ def _separable_displacement(
 
 
 def _apply(matrix: Array, coordinates: Array) -> Array:
+    """Apply a matrix, shape (4, 4), to coordinates, shape (3, ...)."""
     moved: Array = np.tensordot(matrix[:3, :3], coordinates, axes=1)
     moved += matrix[:3, 3].reshape(3, *[1] * (coordinates.ndim - 1))
     return moved

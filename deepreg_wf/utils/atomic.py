@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MAX_IDLE = 3600.0
 """Seconds without a write after which a temporary file of another machine counts as stale."""
@@ -44,6 +46,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
 
 
 def remove_stale_temporaries(folders: Iterable[Path]) -> list[Path]:

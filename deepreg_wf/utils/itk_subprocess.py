@@ -1,8 +1,8 @@
-"""Calls into ITK, each in a process of its own.
+"""Calls of ITK, each in a process of its own.
 
-ITK reads its number of threads once in the life of a process, and its results can depend on it.
-In a process of its own a call has the threads it asks for, whatever ran before; a crash of ITK
-becomes an exception, and its memory is given back.
+ITK reads its number of threads once per process, and its results can depend on that number. In a
+process of its own a call has the threads that it is given, whatever ran before; a crash of ITK
+becomes an exception, and its memory is released.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ def call_isolated(
     Parameters
     ----------
     function : callable
-        Of a module, so that the other process finds it.
-    *args, **kwargs
-        Its arguments, which are pickled.
+        Function at the top level of a module, so that the other process can import it.
+    *args : Any
+        Positional arguments, which are pickled.
     threads : int
-        Threads of ITK.
+        Number of threads of ITK.
+    **kwargs : Any
+        Keyword arguments, which are pickled.
 
     Returns
     -------
-    object
-        What the function returns.
+    Result
+        Return value of the function, which is pickled.
 
     Raises
     ------
     RuntimeError
-        If the function fails or the process dies; the message holds its last words.
+        If the function fails or the process crashes; the message has the end of its output.
     """
     with TemporaryDirectory(prefix='deepreg_wf-') as folder:
         (Path(folder) / 'call').write_bytes(pickle.dumps((function, args, kwargs)))
@@ -58,20 +60,28 @@ def call_isolated(
             check=False,
         )
         if done.returncode:
-            last_words = '\n'.join(done.stdout.splitlines()[-5:])
+            end_of_output = '\n'.join(done.stdout.splitlines()[-5:])
             raise RuntimeError(
-                f'{function.__name__} ended with status {done.returncode}: {last_words}'
+                f'{function.__name__} ended with status {done.returncode}: {end_of_output}'
             )
-        return pickle.loads((Path(folder) / 'result').read_bytes())
+        result: Result = pickle.loads((Path(folder) / 'result').read_bytes())
+        return result
 
 
 def serve(folder: str) -> None:
-    """Make the call that lies in a folder and leave its result there."""
+    """Run the call that is stored in a folder and store its result there.
+
+    Parameters
+    ----------
+    folder : str
+        Folder with the file 'call'; the file 'result' is written.
+    """
     function, args, kwargs = pickle.loads((Path(folder) / 'call').read_bytes())
     (Path(folder) / 'result').write_bytes(pickle.dumps(function(*args, **kwargs)))
 
 
 def _environment(threads: int) -> dict[str, str]:
+    """Return the environment of the new process."""
     return {
         **os.environ,
         'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS': str(threads),

@@ -1,7 +1,7 @@
 """Brain extraction by deepbet (Fisch et al., Computers in Biology and Medicine 179 (2024) 108845).
 
-Two networks, one that finds the brain on a coarse grid and one that outlines it there; their
-weights come inside the package.
+One network finds the brain on a coarse grid, another one segments it there. The package holds the
+weights of both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deepreg_wf.spatial import VoxelGrid
 from deepreg_wf.spatial.masks import Mask
 
 THRESHOLD = 0.5
-"""Probability from which a voxel is brain, that of deepbet."""
+"""Probability from which a voxel is brain, as in deepbet."""
 
 
 def extract(
@@ -28,51 +28,57 @@ def extract(
     device: str = 'cpu',
     model: Path | None = None,
 ) -> Mask:
-    """Find the brain in a head.
+    """Extract the brain of a head.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
         T1-weighted image, finite.
     grid : VoxelGrid
+        Grid of the image.
     num_threads : int
         Threads on the CPU.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     model : Path, optional
-        Not needed.
+        Not used.
 
     Returns
     -------
     ndarray of bool, shape (X, Y, Z)
+        Brain mask.
 
     Raises
     ------
     InputError
-        If there is no brain to be found; without the name of a file.
+        If it finds no brain; without a path.
     """
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
-        canonical = _outline(np.ascontiguousarray(grid.reorder(data), dtype=np.float32), device)
+        canonical = _segment(
+            np.ascontiguousarray(grid.to_canonical(data), dtype=np.float32), device
+        )
     finally:
         torch.set_num_threads(threads)
-    return grid.restore(canonical)
+    return grid.from_canonical(canonical)
 
 
-def _outline(data: NDArray[np.float32], device: str) -> Mask:
-    """Mask of a head in storage order RAS."""
+def _segment(data: NDArray[np.float32], device: str) -> Mask:
+    """Return the brain mask of a head in storage order RAS."""
     network = _load(device)
     try:
-        return network.postprocess(network.run_model(data) > THRESHOLD)
+        mask: Mask = network.postprocess(network.run_model(data) > THRESHOLD)
     except (AssertionError, ValueError):
-        # What deepbet raises where its coarse network marks nothing, or next to nothing.
+        # deepbet raises these where its coarse network marks nothing or almost nothing.
         raise InputError(
-            'deepbet finds no brain in it; check that it is a T1-weighted image of a whole head '
-            'and that its orientation is right.'
+            'deepbet finds no brain in it',
+            advice='check that it is a T1-weighted image of a whole head and that its orientation '
+            'is right',
         ) from None
+    return mask
 
 
 def _load(device: str) -> Any:

@@ -1,4 +1,4 @@
-"""Brain extraction: what to do, and the table of what can do it."""
+"""Brain extraction: the registry of methods and the fallback from one to the next."""
 
 from __future__ import annotations
 
@@ -10,61 +10,63 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepreg_wf.anatomical.mask import check_mask, check_volume
-from deepreg_wf.anatomical.skullstrip import deepbet, hdbet, synthstrip
-from deepreg_wf.anatomical.skullstrip import template_match as atlas
-from deepreg_wf.anatomical.skullstrip.detect import background_value, examine
+from deepreg_wf.anatomical.mask import check_volume, clean_and_check_mask
+from deepreg_wf.anatomical.skullstrip import deepbet, hdbet, synthstrip, template_match
+from deepreg_wf.anatomical.skullstrip.detect import background_value, detect_extracted
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import VoxelGrid
-from deepreg_wf.spatial.isotropic import righted
-from deepreg_wf.spatial.masks import Mask, clean
+from deepreg_wf.spatial.isotropic import undo_rotation
+from deepreg_wf.spatial.masks import Mask, clean_mask
 
 ALREADY_EXTRACTED = 'already-extracted'
 PRECOMPUTED = 'precomputed'
 NONE = 'none'
 
 MODES = ('auto', 'force', 'skip')
+"""Values of ``--skull-strip``."""
 
-ANYTHING_ML = (100.0, float('inf'))
-"""Volumes in mL that are taken as they are: what can be registered at all."""
+REGISTRABLE_VOLUME_ML = (100.0, None)
+"""Limits of the volume of an image that is taken as it is, in mL."""
 
+PADDING_DISTANCE = 0.5
+"""Distance of a padding value below the intensities, as a share of their range.
 
-PADDING = 0.5
-"""Distance of a background below the range of the intensities, in ranges, that is no air's."""
+Values so far below the others, such as -32768, are not air.
+"""
 
-Affine = NDArray[np.float64]
+AffineMatrix = NDArray[np.float64]
 
-Check = Callable[[Mask], Affine | None]
-"""Raises `InputError`, without the name of a file, where a mask cannot be of a brain.
+MaskCheck = Callable[[Mask], AffineMatrix | None]
+"""Check that raises `InputError`, without a path, for a mask that cannot be of a brain.
 
-Gives the affine, shape (4, 4), RAS mm of a template to RAS mm of the brain, if it knows that.
+Returns the affine, RAS mm of a template to RAS mm of the brain, if the check computes one.
 """
 
 
-def _nothing(model: Path | None) -> str:
-    return ''
+def _nothing_missing(model: Path | None) -> InputError | None:
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to extract a brain.
+    """Method of brain extraction.
 
     Attributes
     ----------
     extract : callable
-        ``extract(data, grid, num_threads=..., device=..., model=...)`` gives the mask of the
-        brain, shape (X, Y, Z), of bool, on the grid of the image; it raises `InputError`, without
-        the name of a file, where it finds none. `model` is a file with weights, or None.
+        ``extract(data, grid, num_threads=..., device=..., model=...)`` returns the brain mask on
+        the grid of the image, ndarray of bool, shape (X, Y, Z). It raises `InputError`, without a
+        path, where it finds no brain. `model` is a file with weights, or None.
     citation : str
-        Its name with the key of its publication, for the methods text.
+        Name with the key of its publication, for the methods text.
     missing : callable
-        ``missing(model)`` says in a sentence what it lacks to run; '' if nothing. 'auto' leaves
-        out what lacks something.
+        ``missing(model)`` returns an `InputError` that says which package or file the method
+        lacks, None if it can run. The choice 'auto' leaves out methods that cannot run.
     """
 
     extract: Callable[..., Mask]
     citation: str
-    missing: Callable[[Path | None], str] = _nothing
+    missing: Callable[[Path | None], InputError | None] = _nothing_missing
 
 
 METHODS: dict[str, Method] = {
@@ -75,36 +77,36 @@ METHODS: dict[str, Method] = {
         citation='*SynthStrip* [@synthstrip]',
         missing=synthstrip.missing,
     ),
-    'template': Method(extract=atlas.extract, citation='the mask of the MNI152 brain [@mni2009]'),
+    'template': Method(
+        extract=template_match.extract, citation='the mask of the MNI152 brain [@mni2009]'
+    ),
 }
-"""What ``--skull-strip-method`` can name; 'auto' tries them in this order. One entry adds one."""
+"""Values of ``--skull-strip-method``, in the order in which 'auto' tries them.
+
+A new entry adds a method.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """A brain mask and how it came about.
+    """Brain mask and how it was made.
 
     Attributes
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
-        Not empty, whatever the doubt.
+        Brain mask, not empty, also where it is implausible.
     method : str
-        A key of `METHODS`, `ALREADY_EXTRACTED` or `NONE`.
+        A key of `METHODS`, `ALREADY_EXTRACTED`, `PRECOMPUTED` or `NONE`.
     remark : str
-        Why, in words.
-    doubt : str
-        Why it cannot be of a brain, in words; empty where nothing speaks against it.
+        Reason for the choice of the method, for the log.
+    error : InputError or None
+        Error, without a path, if the mask cannot be of a brain.
     """
 
     mask: Mask
     method: str
     remark: str
-    doubt: str = ''
-
-    @property
-    def reason(self) -> str:
-        """The doubt without the advice, which follows a semicolon in our errors."""
-        return self.doubt.partition(';')[0]
+    error: InputError | None = None
 
 
 def extract_brain(
@@ -114,29 +116,30 @@ def extract_brain(
     mode: str = 'auto',
     method: str = 'auto',
     model: Path | None = None,
-    check: Check | None = None,
+    check: MaskCheck | None = None,
     num_threads: int = 1,
     device: str = 'cpu',
 ) -> Extraction:
-    """Find the brain in an image of a head, or keep a brain that was extracted before.
+    """Extract the brain of a head, or keep a brain that was extracted before.
 
-    Where a mask cannot be of a brain, the next method has its turn. Where what is found shows that
-    the header is wrong about which way is up, the head is stripped again the right way up.
+    If a mask is implausible, the next method is tried. If the affine of the check shows that the
+    orientation in the header is wrong, the extraction is repeated in the right orientation.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
         T1-weighted image, finite.
     grid : VoxelGrid
+        Grid of the image.
     mode : {'auto', 'force', 'skip'}
-        Strip what is not recognised as a brain already, strip in any case, or take the image as
-        it is: everything but the background.
+        'auto' extracts unless the image shows an extracted brain, 'force' always extracts, 'skip'
+        takes everything but the background as brain.
     method : str
-        What strips: a key of `METHODS`, or 'auto' for one after the other.
+        A key of `METHODS`, or 'auto' for one after the other.
     model : Path, optional
-        Weights of a method that brings none.
+        Weights of a method whose package has none.
     check : callable, optional
-        Looks at a mask, beside its volume and shape, and raises `InputError`; see `Check`.
+        Check of a mask in addition to its volume and shape; see `MaskCheck`.
     num_threads : int
         Threads on the CPU.
     device : str
@@ -145,14 +148,14 @@ def extract_brain(
     Returns
     -------
     Extraction
-        If no mask passed, the first one that was found, and why not.
+        The first plausible mask; if there is none, the first mask, with an error.
 
     Raises
     ------
     InputError
-        If the method lacks something.
+        If the method lacks a package or file.
     ValueError
-        If there is no such mode or method.
+        If the mode or method is unknown.
     """
     if mode not in MODES:
         raise ValueError(f'mode must be one of {", ".join(MODES)}, not {mode!r}')
@@ -160,132 +163,145 @@ def extract_brain(
     background = background_value(data)
     foreground = data != background
     if mode == 'skip':
-        return _as_it_is(clean(foreground), grid)
-    remark = 'stripping was asked for'
+        return _keep_foreground(clean_mask(foreground), grid)
+    remark = 'extraction was requested'
     if mode == 'auto':
-        evidence = examine(data, grid)
-        remark = f'taken for a head: {"; ".join(evidence.objections)}'
+        evidence = detect_extracted(data, grid)
+        remark = f'the image shows a head: {"; ".join(evidence.failed_criteria)}'
         if evidence.extracted:
             names = (ALREADY_EXTRACTED, *names)
-            remark = 'nothing speaks against an extracted brain'
-    strip = _Stripper(
-        data=_without_padding(data, foreground, background),
+            remark = 'the image shows an extracted brain'
+    extractor = _Extractor(
+        data=_raise_padding(data, foreground, background),
         foreground=foreground,
         check=check,
         options={'num_threads': num_threads, 'device': device, 'model': model},
     )
-    found, affine = strip.try_all(names, grid, remark)
-    if affine is None or found.method == ALREADY_EXTRACTED:
-        return found
-    upright = righted(grid, affine)
-    if upright.orientation == grid.orientation:
-        return found
-    remark += f'; its header says {grid.orientation}, what is in it {upright.orientation}'
-    again, _ = strip.try_all(choose_methods(method, model), upright, remark)
-    return found if again.doubt else again
+    extraction, affine = extractor.try_methods(names, grid, remark)
+    if affine is None or extraction.method == ALREADY_EXTRACTED:
+        return extraction
+    corrected_grid = undo_rotation(grid, affine)
+    if corrected_grid.orientation == grid.orientation:
+        return extraction
+    remark += (
+        f'; the orientation is {grid.orientation} in the header and '
+        f'{corrected_grid.orientation} in the image'
+    )
+    repeated, _ = extractor.try_methods(choose_methods(method, model), corrected_grid, remark)
+    return extraction if repeated.error else repeated
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stripper:
-    """An image, and what methods and masks of it have to do with.
+class _Extractor:
+    """Image to which methods of brain extraction are applied.
 
     Attributes
     ----------
     data : ndarray, shape (X, Y, Z)
+        Image without padding values.
     foreground : ndarray of bool, shape (X, Y, Z)
-        All but the background.
-    check : callable, optional
+        Everything but the background.
+    check : callable or None
+        Additional check of the masks.
     options : dict
-        For the methods.
+        Keyword arguments of the methods.
     """
 
     data: NDArray[np.floating]
     foreground: Mask
-    check: Check | None
+    check: MaskCheck | None
     options: dict[str, Any]
 
-    def try_all(
+    def try_methods(
         self, names: Sequence[str], grid: VoxelGrid, remark: str
-    ) -> tuple[Extraction, Affine | None]:
-        """First mask that passes, and the affine of the check; if none does, the first of all."""
-        failed: list[Extraction] = []
+    ) -> tuple[Extraction, AffineMatrix | None]:
+        """Return the first plausible mask and the affine of its check.
+
+        If no mask is plausible, return the first one with an error that covers all methods.
+        """
+        failed: list[tuple[Extraction, InputError]] = []
         for name in names:
             mask = self.foreground
             try:
                 if name in METHODS:
                     mask = METHODS[name].extract(self.data, grid, **self.options)
-                mask = check_mask(mask, grid)
+                mask = clean_and_check_mask(mask, grid)
                 affine = self.check(mask) if self.check else None
-            except (InputError, RuntimeError) as error:  # the latter: what other programs die of
-                mask = clean(mask if mask.any() else self.foreground)
-                failed.append(Extraction(mask=mask, method=name, remark='', doubt=str(error)))
+            except (InputError, RuntimeError) as raised:
+                # Failures in other software are a RuntimeError.
+                error = raised if isinstance(raised, InputError) else InputError(str(raised))
+                mask = clean_mask(mask if mask.any() else self.foreground)
+                failed.append((Extraction(mask=mask, method=name, remark=remark), error))
                 continue
-            before = [f'{fail.method} failed: {fail.reason}' for fail in failed]
-            words = '; '.join([remark, *before])
-            return Extraction(mask=mask, method=name, remark=words), affine
-        return replace(failed[0], remark=remark, doubt=_sum_up(failed)), None
+            failures = [f'{other.method} failed: {error.problem}' for other, error in failed]
+            remark = '; '.join([remark, *failures])
+            return Extraction(mask=mask, method=name, remark=remark), affine
+        return replace(failed[0][0], error=_combine_errors(failed)), None
 
 
-def _without_padding(
+def _raise_padding(
     data: NDArray[np.floating], foreground: Mask, background: float
 ) -> NDArray[np.floating]:
-    """Raise a background that lies as far below all intensities as if it were none, as -32768."""
+    """Replace a background value that lies far below all intensities by the lowest of them."""
     if not foreground.any():
         return data
     low, high = (float(end) for end in np.percentile(data[foreground], [0.1, 99.9]))
-    if background >= low - PADDING * (high - low):
+    if background >= low - PADDING_DISTANCE * (high - low):
         return data
     return np.where(foreground, data, np.float32(low))
 
 
 def choose_methods(method: str, model: Path | None = None) -> tuple[str, ...]:
-    """Resolve 'auto'.
+    """Return the methods to try, in their order.
 
     Parameters
     ----------
     method : str
-        A key of `METHODS`, or 'auto'.
+        A key of `METHODS`, or 'auto' for all that can run.
     model : Path, optional
-        Weights of a method that brings none.
+        Weights of a method whose package has none.
 
     Returns
     -------
     tuple of str
-        Keys of `METHODS`, in the order in which they are tried.
+        Keys of `METHODS`.
 
     Raises
     ------
     InputError
-        If the method lacks something.
+        If the method lacks a package or file.
     ValueError
-        If there is no such method.
+        If the method is unknown.
     """
     if method == 'auto':
-        return tuple(name for name, entry in METHODS.items() if not entry.missing(model))
+        return tuple(name for name, entry in METHODS.items() if entry.missing(model) is None)
     if method not in METHODS:
         raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}, not {method!r}")
     missing = METHODS[method].missing(model)
-    if missing:
-        raise InputError(missing)
+    if missing is not None:
+        raise missing
     return (method,)
 
 
-def _sum_up(failed: Sequence[Extraction]) -> str:
-    """Say once, of all methods, what was wrong and what to do."""
+def _combine_errors(failed: Sequence[tuple[Extraction, InputError]]) -> InputError:
+    """Combine the errors of all methods into one."""
     if len(failed) == 1:
-        return failed[0].doubt
-    reasons = ', '.join(f'{fail.method}: {fail.reason}' for fail in failed)
-    return (
-        f'no method found a brain in it ({reasons}); check that it is a T1-weighted image of a '
-        'whole head, or give a brain mask by --derivatives.'
+        return failed[0][1]
+    reasons = ', '.join(f'{extraction.method}: {error.problem}' for extraction, error in failed)
+    return InputError(
+        f'no method found a brain in it ({reasons})',
+        advice='check that it is a T1-weighted image of a whole head, or give a brain mask with '
+        '--derivatives',
     )
 
 
-def _as_it_is(mask: Mask, grid: VoxelGrid) -> Extraction:
-    """Take an image as its owner says that it is to be taken."""
-    doubt = ''
+def _keep_foreground(mask: Mask, grid: VoxelGrid) -> Extraction:
+    """Take the foreground of an image as its brain."""
+    error = None
     try:
-        check_volume(mask, grid, ANYTHING_ML)
-    except InputError as error:
-        doubt = str(error)
-    return Extraction(mask=mask, method=NONE, remark='it was to be taken as it is', doubt=doubt)
+        check_volume(mask, grid, REGISTRABLE_VOLUME_ML)
+    except InputError as raised:
+        error = raised
+    return Extraction(
+        mask=mask, method=NONE, remark='the image is taken as it is, as requested', error=error
+    )

