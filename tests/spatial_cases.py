@@ -18,7 +18,7 @@ ORIENTATIONS = [
     for order in permutations(range(3))
     for signs in product((1, -1), repeat=3)
 ]
-"""The 48 ways to store a volume, as nibabel describes them: for each axis its place and sign."""
+"""The 48 storage orders of a volume as orientations of nibabel: position and sign of each axis."""
 
 CENTRE = (3.0, -11.0, 7.0)
 
@@ -32,7 +32,7 @@ AFFINE = np.array(
         [0.0, 0.0, 0.0, 1.0],
     ]
 )
-"""A map between brains: a rotation, different scales, a little shear, a shift in mm."""
+"""An affine between brains: rotation, scales, a little shear and a shift in mm."""
 
 
 def rotation(degrees: ArrayLike) -> Array:
@@ -49,10 +49,10 @@ def make_grid(
 ) -> VoxelGrid:
     """Make a grid by its orientation, size and centre."""
     places, signs = nb.orientations.axcodes2ornt(codes).T
-    upright = np.zeros((3, 3))
-    upright[places.astype(int), range(3)] = signs
+    directions = np.zeros((3, 3))
+    directions[places.astype(int), range(3)] = signs
     affine = np.eye(4)
-    affine[:3, :3] = rotation(oblique) @ upright @ np.diag(np.asarray(spacing, dtype=float))
+    affine[:3, :3] = rotation(oblique) @ directions @ np.diag(np.asarray(spacing, dtype=float))
     affine[:3, 3] = centre - affine[:3, :3] @ (np.asarray(shape) - 1) / 2
     return VoxelGrid(shape, affine)
 

@@ -20,7 +20,7 @@ def constant(*vector: float) -> torch.Tensor:
 
 
 def linear(matrix: torch.Tensor) -> torch.Tensor:
-    """Displacement of ``x -> matrix x`` about the middle of the grid."""
+    """Return the displacement of ``x -> matrix x`` about the middle of the grid."""
     points = fields.identity(SHAPE, dtype=torch.float64, device='cpu')
     centred = points - (torch.tensor(SHAPE).view(3, 1, 1, 1) - 1) / 2
     return torch.einsum('ij,jxyz->ixyz', matrix, centred) - centred
@@ -30,13 +30,13 @@ def inner(field: torch.Tensor, margin: int = 3) -> torch.Tensor:
     return field[..., margin:-margin, margin:-margin, margin:-margin]
 
 
-def test_whole_voxels_are_a_shift() -> None:
+def test_a_displacement_by_whole_voxels_shifts_the_image() -> None:
     image = noise(2, *SHAPE)
     shifted = fields.interpolate(image, constant(1, 0, -2))
     torch.testing.assert_close(shifted[:, :-1, :, 2:], image[:, 1:, :, :-2])
 
 
-def test_images_are_zero_outside() -> None:
+def test_images_are_zero_outside_their_grid() -> None:
     assert not fields.interpolate(noise(1, *SHAPE), constant(0, 20, 0)).any()
 
 

@@ -1,4 +1,4 @@
-"""A voxel grid knows where its voxels are, however they are stored."""
+"""Voxel grids: coordinates, storage orders and resampled grids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sheared() -> VoxelGrid:
 
 
 @pytest.mark.parametrize('grid', [*GRIDS.values(), sheared()], ids=[*GRIDS, 'sheared'])
-def test_indices_and_millimetres_are_each_other_s_inverse(grid: VoxelGrid) -> None:
+def test_indices_and_millimetres_are_inverse_conversions(grid: VoxelGrid) -> None:
     points = random_points(grid)
     assert np.allclose(grid.to_mm(grid.to_indices(points)), points)
     assert np.allclose(grid.points()[2, 3, 4], grid.to_mm([2, 3, 4]))
@@ -34,7 +34,7 @@ def test_indices_and_millimetres_are_each_other_s_inverse(grid: VoxelGrid) -> No
 
 
 @pytest.mark.parametrize('orientation', ORIENTATIONS, ids=lambda o: str(o.ravel().tolist()))
-def test_canonical_order_keeps_every_voxel_where_it_is(orientation: np.ndarray) -> None:
+def test_canonical_order_keeps_the_position_of_every_voxel(orientation: np.ndarray) -> None:
     grid = stored(make_grid(shape=(3, 4, 5), spacing=(1, 2, 3), oblique=OBLIQUE), orientation)
     canonical = grid.canonical()
     assert canonical.orientation == 'RAS'
@@ -49,12 +49,12 @@ def test_canonical_agrees_with_nibabel() -> None:
 
 
 def corners(grid: VoxelGrid) -> np.ndarray:
-    """The eight outer corners of the field of view."""
+    """Return the eight outer corners of the field of view."""
     signs = np.argwhere(np.ones((2, 2, 2)))
     return grid.to_mm(signs * grid.shape - 0.5)
 
 
-def test_resampling_a_multiple_keeps_the_field_of_view() -> None:
+def test_a_spacing_that_divides_the_field_of_view_keeps_it() -> None:
     grid = make_grid('LIA', shape=(8, 10, 6), spacing=(1, 2, 3), oblique=OBLIQUE)
     resampled = grid.resampled(2.0)
     assert resampled.shape == (4, 10, 9)
@@ -64,7 +64,7 @@ def test_resampling_a_multiple_keeps_the_field_of_view() -> None:
 
 
 @pytest.mark.parametrize('spacing', [1.3, 2.0, 3.0, 500.0])
-def test_resampling_something_else_covers_the_field_of_view(spacing: float) -> None:
+def test_any_other_spacing_covers_the_field_of_view(spacing: float) -> None:
     resampled = MNI.resampled(spacing)
     assert np.allclose(corners(resampled).mean(axis=0), corners(MNI).mean(axis=0))
     assert resampled.contains(corners(MNI)).all()
@@ -82,7 +82,7 @@ def test_resampling_to_the_same_spacing_changes_nothing() -> None:
     assert np.allclose(single.resampled(1.0).affine, MNI.affine, atol=1e-4)
 
 
-def test_inside_reaches_to_the_outer_faces_of_the_voxels() -> None:
+def test_a_grid_contains_points_up_to_the_outer_faces_of_its_voxels() -> None:
     grid = GRIDS['oblique']
     last = np.asarray(grid.shape) - 1
     assert grid.contains(grid.to_mm([np.full(3, -0.49), last + 0.49])).all()
@@ -91,14 +91,14 @@ def test_inside_reaches_to_the_outer_faces_of_the_voxels() -> None:
         assert not grid.contains(grid.to_mm([-beyond, last + beyond])).any()
 
 
-def test_a_sheared_grid_is_known_as_such() -> None:
+def test_a_sheared_grid_is_not_orthogonal() -> None:
     assert not sheared().is_orthogonal
     assert all(grid.is_orthogonal for grid in GRIDS.values())
     single = VoxelGrid((2, 2, 2), GRIDS['oblique'].affine.astype(np.float32))
     assert single.is_orthogonal
 
 
-def test_grids_are_values() -> None:
+def test_equal_grids_are_equal_and_hash_alike() -> None:
     grid = VoxelGrid(np.array([197, 233, 189]), MNI.affine.tolist())
     assert grid == MNI
     assert hash(grid) == hash(MNI)
@@ -117,12 +117,16 @@ def test_grids_are_values() -> None:
         ((3, 4, 5), np.full((4, 4), np.nan)),
     ],
 )
-def test_what_is_no_grid_is_refused(shape: tuple[int, ...], affine: np.ndarray) -> None:
+def test_invalid_shapes_and_affines_are_refused(
+    shape: tuple[int, ...], affine: np.ndarray
+) -> None:
+    shape: tuple[int, ...], affine: np.ndarray
+) -> None:
     with pytest.raises(ValueError, match=r'grid|affine'):
         VoxelGrid(shape, affine)
 
 
-def test_the_grid_of_an_image_needs_no_data(tmp_path: Path) -> None:
+def test_the_grid_of_an_image_is_read_without_its_data(tmp_path: Path) -> None:
     grid = GRIDS['oblique']
     image = nb.Nifti1Image(np.zeros((*grid.shape, 2), np.uint8), grid.affine)
     assert VoxelGrid.from_image(image) == grid
@@ -134,7 +138,7 @@ def test_the_grid_of_an_image_needs_no_data(tmp_path: Path) -> None:
     assert load_grid(str(cut)).shape == grid.shape
 
 
-def test_a_file_without_a_grid_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_file_without_a_grid(tmp_path: Path) -> None:
     text = tmp_path / 'notes.nii'
     text.write_text('no image')
     for path in (text, tmp_path / 'absent.nii.gz'):

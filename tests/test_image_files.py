@@ -1,4 +1,4 @@
-"""What is written to an image file comes back, and nobody finds half of it."""
+"""Image files: round trips, refusals that name the file, and atomic writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def values() -> np.ndarray:
 
 
 @pytest.mark.parametrize('name', ['x.nii', 'x.nii.gz'])
-def test_an_image_comes_back_as_it_was(name: str, values: np.ndarray, tmp_path: Path) -> None:
+def test_an_image_survives_a_round_trip(name: str, values: np.ndarray, tmp_path: Path) -> None:
     save_image(tmp_path / name, values, GRID)
     loaded, grid = load_image(tmp_path / name)
     assert np.array_equal(loaded, values)
@@ -41,7 +41,7 @@ def test_an_image_comes_back_as_it_was(name: str, values: np.ndarray, tmp_path: 
 
 
 @pytest.mark.parametrize('codes', ['RAS', 'LPS', 'RPS', 'LIA'])
-def test_itk_sees_an_image_where_we_do(codes: str, tmp_path: Path) -> None:
+def test_itk_agrees_on_the_position_of_an_image(codes: str, tmp_path: Path) -> None:
     sitk = pytest.importorskip('SimpleITK')
     grid = make_grid(codes, shape=(90, 100, 110), oblique=(0.0, -5.0, 3.0))
     save_image(tmp_path / 'x.nii', np.zeros(grid.shape), grid, 'uint8')
@@ -52,14 +52,14 @@ def test_itk_sees_an_image_where_we_do(codes: str, tmp_path: Path) -> None:
     assert nb.load(tmp_path / 'x.nii').header.get_xyzt_units()[0] == 'mm'
 
 
-def test_a_sheared_image_comes_back_where_it_was(tmp_path: Path) -> None:
+def test_a_sheared_grid_survives_a_round_trip(tmp_path: Path) -> None:
     grid = sheared()
     save_image(tmp_path / 'x.nii', np.zeros(grid.shape), grid)
     assert np.allclose(load_image(tmp_path / 'x.nii')[1].affine, grid.affine, atol=1e-5)
 
 
 @pytest.mark.parametrize('dtype', ['uint8', 'int16', 'int32'])
-def test_whole_numbers_are_rounded_and_clipped(
+def test_integer_types_are_rounded_to_and_clipped(
     dtype: str, values: np.ndarray, tmp_path: Path
 ) -> None:
     save_image(tmp_path / 'x.nii.gz', values * 200, GRID, dtype)
@@ -74,7 +74,7 @@ def test_a_mask_may_be_boolean(values: np.ndarray, tmp_path: Path) -> None:
     assert np.array_equal(load_image(tmp_path / 'x.nii.gz')[0] == 1, values > 0)
 
 
-def test_scaled_intensities_are_unscaled(tmp_path: Path) -> None:
+def test_the_scaling_of_the_header_is_applied(tmp_path: Path) -> None:
     image = nb.Nifti1Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.eye(4))
     image.header.set_slope_inter(0.5, -3)
     nb.save(image, tmp_path / 'x.nii')
@@ -95,14 +95,14 @@ def test_several_volumes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['x.nii', 'x.nii.gz'])
-def test_a_truncated_image_is_named(name: str, values: np.ndarray, tmp_path: Path) -> None:
+def test_the_error_names_a_truncated_image(name: str, values: np.ndarray, tmp_path: Path) -> None:
     save_image(tmp_path / name, values, GRID)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-200])
     with pytest.raises(InputError, match=f'{name}.*(damaged|complete)'):
         load_image(tmp_path / name)
 
 
-def test_a_header_without_a_place_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_header_without_a_position(tmp_path: Path) -> None:
     image = nb.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4))
     image.set_sform(np.diag([1, 1, 0, 1]), code=1)
     nb.save(image, tmp_path / 'x.nii')
@@ -110,7 +110,7 @@ def test_a_header_without_a_place_is_named(tmp_path: Path) -> None:
         load_image(tmp_path / 'x.nii')
 
 
-def test_data_that_do_not_fit_their_grid_are_refused(tmp_path: Path) -> None:
+def test_data_of_another_shape_than_their_grid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='do not fit'):
         save_image(tmp_path / 'x.nii', np.zeros((2, 3, 4)), GRID)
     with pytest.raises(ValueError, match='do not fit'):
@@ -118,7 +118,7 @@ def test_data_that_do_not_fit_their_grid_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     path.write_text('old')
 
@@ -139,7 +139,7 @@ def test_the_same_data_give_the_same_bytes(values: np.ndarray, tmp_path: Path) -
     assert (tmp_path / 'a.nii.gz').read_bytes() == (tmp_path / 'b.nii.gz').read_bytes()
 
 
-def test_a_vector_field_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_vector_field_survives_a_round_trip(tmp_path: Path) -> None:
     vector = np.random.default_rng(0).normal(size=(3, *GRID.shape)).astype(np.float32)
     save_vector(tmp_path / 'm.nii.gz', vector, GRID)
     loaded, grid = load_vector(tmp_path / 'm.nii.gz')
@@ -150,19 +150,19 @@ def test_a_vector_field_comes_back_as_it_was(tmp_path: Path) -> None:
     assert image.header.get_intent()[0] == 'vector'
 
 
-def test_a_scalar_image_is_no_vector_field(values: np.ndarray, tmp_path: Path) -> None:
+def test_a_scalar_image_is_refused_as_a_vector_field(values: np.ndarray, tmp_path: Path) -> None:
     save_image(tmp_path / 'x.nii', values, GRID)
     with pytest.raises(InputError, match='x.nii.*three components'):
         load_vector(tmp_path / 'x.nii')
 
 
-def test_a_displacement_comes_back_in_voxels(tmp_path: Path) -> None:
+def test_a_displacement_is_read_in_voxels(tmp_path: Path) -> None:
     save_displacement(tmp_path / 'w.nii.gz', wave_on(GRID), GRID)
     loaded, _ = load_displacement(tmp_path / 'w.nii.gz')
     assert np.allclose(loaded, wave_on(GRID), atol=1e-5)
 
 
-def test_a_displacement_is_the_same_map_whatever_its_storage(tmp_path: Path) -> None:
+def test_a_displacement_is_the_same_map_in_every_storage_order(tmp_path: Path) -> None:
     orientation = np.array([[2, -1], [0, 1], [1, -1]])
     maps = []
     for number, grid in enumerate((GRID, stored(GRID, orientation))):
@@ -173,7 +173,7 @@ def test_a_displacement_is_the_same_map_whatever_its_storage(tmp_path: Path) -> 
     assert np.allclose(*maps, atol=1e-4)
 
 
-def test_itk_reads_a_displacement_in_its_own_millimetres(tmp_path: Path) -> None:
+def test_itk_reads_a_displacement_in_lps_millimetres(tmp_path: Path) -> None:
     sitk = pytest.importorskip('SimpleITK')
     save_displacement(tmp_path / 'w.nii.gz', wave_on(GRID), GRID)
     field = sitk.ReadImage(str(tmp_path / 'w.nii.gz'), sitk.sitkVectorFloat64)

@@ -1,4 +1,4 @@
-"""ANTs, SimpleITK and nitransforms read our transforms, we read theirs, all move points alike."""
+"""Transform files are exchanged with ANTs, SimpleITK and nitransforms and map points alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deepreg_wf.spatial import (
 )
 
 FLIP = np.array([-1.0, -1.0, 1.0])
-"""RAS to LPS, the world of ITK."""
+"""RAS to the LPS of ITK."""
 
 GRIDS = {
     'upright': make_grid(),
@@ -68,7 +68,7 @@ READERS: dict[str, tuple[Mapper, float]] = {
 @pytest.mark.parametrize('affine_first', [False, True], ids=['field-first', 'affine-first'])
 @pytest.mark.parametrize('grid', GRIDS.values(), ids=GRIDS.keys())
 @pytest.mark.parametrize('reader', READERS)
-def test_all_move_points_as_we_do(
+def test_other_readers_map_points_alike(
     reader: str, grid: VoxelGrid, affine_first: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / 'x.h5'
@@ -100,8 +100,8 @@ def write(path: Path, grid: VoxelGrid, *, affine_first: bool) -> Transform:
     return Transform(**content)
 
 
-def test_the_order_matters_and_is_as_said() -> None:
-    """Field first: the displacement is taken where the point is, not where the affine puts it."""
+def test_the_order_of_affine_and_field_is_as_documented() -> None:
+    """With the field first, the displacement is read at the point, not at its affine image."""
     grid = GRIDS['oblique']
     points = random_points(grid, margin=8)
     field = Transform(warp=wave_on(grid), grid=grid)
@@ -115,10 +115,10 @@ def test_the_order_matters_and_is_as_said() -> None:
 
 
 @pytest.mark.parametrize('orientation', ORIENTATIONS, ids=lambda o: str(o.ravel().tolist()))
-def test_a_transform_is_the_same_whatever_the_storage_order(
+def test_a_transform_is_the_same_in_every_storage_order(
     orientation: np.ndarray, tmp_path: Path
 ) -> None:
-    """In mm, to 1e-3 mm, over all 48 orders of an oblique, anisotropic field."""
+    """All 48 orders of an oblique, anisotropic field agree to 1e-3 mm."""
     original = make_grid(shape=(9, 8, 7), spacing=(6, 8, 9), oblique=OBLIQUE)
     points = random_points(original, 200, margin=-2)
     for affine_first in (False, True):
@@ -129,7 +129,7 @@ def test_a_transform_is_the_same_whatever_the_storage_order(
 
 
 @pytest.mark.parametrize('affine_first', [False, True], ids=['field-first', 'affine-first'])
-def test_a_composite_comes_back_as_it_was(affine_first: bool, tmp_path: Path) -> None:
+def test_a_composite_survives_a_round_trip(affine_first: bool, tmp_path: Path) -> None:
     grid = GRIDS['oblique']
     write(tmp_path / 'x.h5', grid, affine_first=affine_first)
     composite = load_transform(tmp_path / 'x.h5')
@@ -171,7 +171,7 @@ def centred_affine() -> object:
 
 
 @pytest.mark.parametrize('suffix', ['.txt', '.tfm', '.mat'])
-def test_we_read_an_affine_of_itk(suffix: str, tmp_path: Path) -> None:
+def test_affines_of_itk_are_read(suffix: str, tmp_path: Path) -> None:
     sitk = pytest.importorskip('SimpleITK')
     path = tmp_path / f'x{suffix}'
     sitk.WriteTransform(centred_affine(), str(path))
@@ -181,7 +181,7 @@ def test_we_read_an_affine_of_itk(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('affine_first', [False, True], ids=['field-first', 'affine-first'])
-def test_we_read_a_composite_of_itk(affine_first: bool, tmp_path: Path) -> None:
+def test_composites_of_itk_are_read(affine_first: bool, tmp_path: Path) -> None:
     sitk = pytest.importorskip('SimpleITK')
     write(tmp_path / 'ours.h5', GRIDS['oblique'], affine_first=affine_first)
     ours = sitk.CompositeTransform(sitk.ReadTransform(str(tmp_path / 'ours.h5')))
@@ -195,7 +195,7 @@ def test_we_read_a_composite_of_itk(affine_first: bool, tmp_path: Path) -> None:
     )
 
 
-def test_all_read_our_affine(tmp_path: Path) -> None:
+def test_other_readers_read_our_affine(tmp_path: Path) -> None:
     import nitransforms
 
     path = tmp_path / 'x.txt'
@@ -218,7 +218,7 @@ def test_a_field_on_a_sheared_grid_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_field_that_does_not_fit_its_grid_is_refused(tmp_path: Path) -> None:
+def test_a_field_of_another_shape_than_its_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='shape'):
         save_composite(
             tmp_path / 'x.h5', affine=AFFINE, warp=np.zeros((3, 2, 2, 2)), grid=GRIDS['upright']
@@ -269,7 +269,7 @@ def empty_hdf5(path: Path) -> None:
         ('flat.txt', of_two_dimensions),
     ],
 )
-def test_what_is_no_transform_of_ours_is_named(
+def test_the_error_names_an_unusable_transform_file(
     name: str, make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     make(tmp_path / name)

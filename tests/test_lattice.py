@@ -1,4 +1,4 @@
-"""The lattice: as coarse as the kernel allows, and in exact duality with the voxels."""
+"""Lattice: as coarse as the kernel allows, and the exact adjoint of the interpolation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from deepreg_wf.lddmm import DEFAULT_METRIC, ORIGINAL_METRIC, Metric
-from deepreg_wf.lddmm.lattice import MARGIN_DECAY_LENGTHS, SHOOTING_GAIN_CUTOFF, Lattice, coarsest_spacing
+from deepreg_wf.lddmm.lattice import (
+    MARGIN_DECAY_LENGTHS,
+    SHOOTING_GAIN_CUTOFF,
+    Lattice,
+    coarsest_spacing,
+)
 
 SHAPE = (19, 23, 17)
 
@@ -31,7 +36,7 @@ def test_restriction_is_the_adjoint_of_lifting(spacing) -> None:
     )
 
 
-def test_a_momentum_goes_from_lattice_to_lattice_as_by_way_of_the_voxels() -> None:
+def test_restriction_from_another_lattice_equals_that_by_way_of_the_voxels() -> None:
     fine, coarse = (Lattice.around(metric(), spacing=spacing) for spacing in (2.5, 4.0))
     momentum = noise(fine.metric.shape)
     torch.testing.assert_close(
@@ -39,7 +44,7 @@ def test_a_momentum_goes_from_lattice_to_lattice_as_by_way_of_the_voxels() -> No
     )
 
 
-def test_what_the_kernel_damps_sets_the_spacing() -> None:
+def test_the_gain_of_the_kernel_sets_the_spacing() -> None:
     image = metric()
     limit = coarsest_spacing(image)
     k = torch.pi / limit
@@ -64,7 +69,7 @@ def test_a_rough_kernel_needs_every_voxel() -> None:
     torch.testing.assert_close(lattice.lift(lattice.restrict(field)), field)
 
 
-def test_images_keep_away_from_their_copies() -> None:
+def test_the_margin_separates_an_image_from_its_periodic_copies() -> None:
     image = metric()
     lattice = Lattice.around(image)
     for axis in range(3):
@@ -73,8 +78,8 @@ def test_images_keep_away_from_their_copies() -> None:
         assert room - extent >= MARGIN_DECAY_LENGTHS * image.decay_length - 1e-9
 
 
-def test_displacements_come_in_voxels_of_the_image() -> None:
-    """A constant is the same everywhere, in units of the averaged voxels."""
+def test_displacements_are_in_voxels_of_the_image() -> None:
+    """A constant displacement is constant, in units of the averaged voxels."""
     image = metric((2.0, 1.0, 4.0), (8, 6, 4))
     lattice = Lattice.around(image).coarsened(2)
     field = torch.ones(3, *lattice.metric.shape, dtype=torch.float64)
@@ -85,7 +90,7 @@ def test_displacements_come_in_voxels_of_the_image() -> None:
 
 
 def test_blocks_are_centred_on_their_voxels() -> None:
-    """Where a field is straight, its value at a block is the mean over the block's voxels."""
+    """Where a field is linear, its value at a block is the mean over the voxels of the block."""
     image = metric((1.0, 1.0, 1.0), (24, 24, 24))
     lattice = Lattice.around(image)
     n, h = lattice.metric.shape[0], lattice.metric.spacing[0]
@@ -98,8 +103,8 @@ def test_blocks_are_centred_on_their_voxels() -> None:
     assert (blocks - pooled).abs().max() < curvature / 8 + 1e-9
 
 
-def test_a_lattice_stays_where_it_is_when_the_image_is_coarsened() -> None:
-    """A field has the same value at the same place: every third voxel is the middle of a block."""
+def test_coarsening_the_image_does_not_move_the_lattice() -> None:
+    """Every third voxel is the centre of a block, where a field has the same value."""
     image = metric((1.0, 1.0, 1.0), (24, 21, 18))
     lattice = Lattice.around(image)
     field = noise(lattice.metric.shape)

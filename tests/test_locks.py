@@ -37,7 +37,7 @@ with ParticipantLocks(Path(sys.argv[1])) as locks:
 COUNT = """
 import sys
 from pathlib import Path
-from deepreg_wf.bids.entities import write_text
+from deepreg_wf.utils.atomic import write_text
 from deepreg_wf.utils.locks import locked
 folder = Path(sys.argv[1])
 for _ in range(50):
@@ -49,7 +49,7 @@ for _ in range(50):
 COUNT_AS_PARTICIPANT = """
 import sys, time
 from pathlib import Path
-from deepreg_wf.bids.entities import write_text
+from deepreg_wf.utils.atomic import write_text
 from deepreg_wf.utils.locks import ParticipantLocks
 folder, done = Path(sys.argv[1]), 0
 while done < 20:
@@ -65,13 +65,13 @@ while done < 20:
 WRITE_TABLES = """
 import sys
 from pathlib import Path
-from deepreg_wf.engine.failures import Failure, update_table
+from deepreg_wf.engine.failures import Failure, update_failures
 from deepreg_wf.bids.dataset import write_dataset_files
 bids, out, label = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 for number in range(20):
     write_dataset_files(out, bids, {}, derivatives={f'{label}x{number}': bids})
 failure = Failure(participant=label, image=f'sub-{label}', step='x', reason='y')
-update_table(out / 'failed.tsv', [failure], [label])
+update_failures(out / 'failed.tsv', [failure], [label])
 """
 
 

@@ -1,4 +1,4 @@
-"""Matching: known geodesics are found again, energies fall, what is masked does not count."""
+"""Matching: known geodesics are recovered, energies fall, masked voxels do not count."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def metric(brain) -> Metric:
 
 @pytest.fixture(scope='module')
 def known(brain, metric):
-    """A random geodesic of some millimetres, and the brain that it makes."""
+    """Return a random geodesic of some millimetres, and the brain warped by it."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randn(1, 3, 5, 6, 5, generator=generator)
     velocity = torch.nn.functional.interpolate(coarse, size=brain.shape, mode='trilinear')[0]
@@ -48,7 +48,7 @@ def known(brain, metric):
 
 
 @pytest.mark.parametrize('similarity', [SSD(), LNCC(width=8.0)])
-def test_known_geodesic_is_found_again(brain, metric, known, similarity) -> None:
+def test_a_known_geodesic_is_recovered(brain, metric, known, similarity) -> None:
     truth, target = known
     found = shoot(
         match(
@@ -79,7 +79,7 @@ def test_identical_images_need_no_momentum(brain, metric) -> None:
 
 
 def test_lncc_ignores_brightness_and_contrast(brain, known) -> None:
-    """But for its floor, which is there to tell noise from signal."""
+    """The floor is near zero here, for it depends on the contrast."""
     moving, target = brain.double(), known[1].double()
     inside = (moving > 0).double()
     mismatch = LNCC(floor=1e-9).bind(target, SPACING, inside)
@@ -87,7 +87,7 @@ def test_lncc_ignores_brightness_and_contrast(brain, known) -> None:
     torch.testing.assert_close(mismatch(0.3 * moving + 0.2), expected, rtol=1e-4, atol=0)
 
 
-def test_lncc_has_no_quarrel_with_empty_ground(brain) -> None:
+def test_lncc_is_zero_on_empty_background(brain) -> None:
     empty = torch.zeros_like(brain)
     everything = LNCC().bind(brain, SPACING, None)(empty)
     assert LNCC().bind(empty, SPACING, None)(empty) < 1e-5 * everything
@@ -100,7 +100,7 @@ def test_lncc_of_an_image_with_itself_is_near_zero(brain) -> None:
 
 
 @pytest.mark.parametrize('similarity', [SSD(), LNCC()])
-def test_masked_voxels_weigh_nothing(brain, metric, known, similarity) -> None:
+def test_masked_voxels_of_the_fixed_image_do_not_count(brain, metric, known, similarity) -> None:
     target = known[1]
     mask = torch.ones_like(target)
     mask[14:22, 14:22, 14:22] = 0
@@ -114,8 +114,8 @@ def test_masked_voxels_weigh_nothing(brain, metric, known, similarity) -> None:
 
 
 @pytest.mark.parametrize('similarity', [SSD(), LNCC()])
-def test_masked_voxels_of_the_moving_image_weigh_nothing(brain, metric, known, similarity) -> None:
-    """Nor does what is a voxel away from them, which interpolation mixes with them."""
+def test_masked_voxels_of_the_moving_image_do_not_count(brain, metric, known, similarity) -> None:
+    """The lesion is a voxel smaller than the mask, because interpolation mixes neighbours."""
     target = known[1]
     mask = torch.ones_like(target)
     mask[14:22, 14:22, 14:22] = 0
@@ -144,7 +144,7 @@ def test_masked_voxels_of_the_moving_image_weigh_nothing(brain, metric, known, s
 
 @pytest.mark.parametrize('similarity', [SSD(), LNCC()])
 def test_gradient_of_the_energy_agrees_with_central_differences(similarity) -> None:
-    """The whole way: shooting, warping, similarity with both masks, and the geodesic's energy."""
+    """The energy includes shooting, warping, similarity with both masks and regularity."""
     generator = torch.Generator().manual_seed(0)
     smooth = torch.rand(4, 1, 24, 24, 24, dtype=torch.float64, generator=generator)
     for _ in range(2):
@@ -168,13 +168,13 @@ def test_gradient_of_the_energy_agrees_with_central_differences(similarity) -> N
     ('spacing', 'levels'),
     [(4.0, (25, 15)), (2.0, (25, 15)), (1.0, (25, 15, 4)), (0.5, (25, 15, 4, 4))],
 )
-def test_levels_lead_from_coarse_to_the_images(spacing, levels) -> None:
+def test_default_levels_follow_from_the_spacing(spacing, levels) -> None:
     sizes = (spacing, 1.1 * spacing, spacing)
     assert MatchingSchedule().levels(sizes) == levels
     assert MatchingSchedule(7).levels(sizes) == (7,) * len(levels)
 
 
-def test_start_is_where_it_goes_on(brain, metric, known) -> None:
+def test_matching_continues_from_an_initial_momentum(brain, metric, known) -> None:
     target = known[1]
     first = match(brain, target, metric, similarity=SSD(), schedule=MatchingSchedule((4,)))
     second = match(
@@ -185,12 +185,12 @@ def test_start_is_where_it_goes_on(brain, metric, known) -> None:
         schedule=MatchingSchedule((2,)),
         initial_momentum=first.momentum,
     )
-    # But for the momentum beyond the border of the image, which is cut off.
+    # Not equal: the momentum beyond the border of the image is cut off.
     assert second.energies[0][0] == pytest.approx(first.energies[0][-1], rel=1e-2)
 
 
-def test_what_a_level_is_too_coarse_for_is_left_as_it_was(brain, metric) -> None:
-    """Where nothing is to be done, a start keeps the detail that no lattice on the way shows."""
+def test_frequencies_above_those_of_a_level_are_kept(brain, metric) -> None:
+    """Without iterations, an initial momentum keeps the detail that no lattice represents."""
     generator = torch.Generator().manual_seed(3)
     start = 1e-3 * torch.randn(3, *brain.shape, generator=generator) * (brain > 0)
     result = match(
@@ -204,7 +204,7 @@ def test_what_a_level_is_too_coarse_for_is_left_as_it_was(brain, metric) -> None
     torch.testing.assert_close(result.momentum, start, atol=1e-6, rtol=0)
 
 
-def test_odd_shapes_have_levels_too(brain, metric, known) -> None:
+def test_odd_shapes_are_matched(brain, metric, known) -> None:
     crop = (slice(0, 39), slice(0, 47), slice(0, 37))
     grid = metric.with_grid((39, 47, 37), SPACING)
     result = match(brain[crop], known[1][crop], grid, similarity=SSD(), schedule=QUICK)
@@ -212,7 +212,7 @@ def test_odd_shapes_have_levels_too(brain, metric, known) -> None:
     assert result.spacings == (8.0, 4.0)
 
 
-def test_same_input_same_bits(brain, metric, known) -> None:
+def test_equal_inputs_give_equal_bits(brain, metric, known) -> None:
     runs = [
         match(brain, known[1], metric, similarity=LNCC(), schedule=MatchingSchedule((3, 2)))
         for _ in range(2)
@@ -220,8 +220,8 @@ def test_same_input_same_bits(brain, metric, known) -> None:
     assert torch.equal(runs[0].momentum, runs[1].momentum)
 
 
-def test_no_step_folds_however_strong_the_pull(brain, metric, known) -> None:
-    """The identity metric at a spacing of 4 mm hardly resists; the guard does."""
+def test_no_iteration_folds_however_strong_the_forces(brain, metric, known) -> None:
+    """The metric is nearly the identity, so that only the check of the Jacobian prevents folds."""
     weak = Metric(brain.shape, SPACING, alpha=0.01, beta=0.01, gamma=0.001, power=1)
     result = match(
         brain, known[1], weak, similarity=SSD(sigma=0.02), schedule=MatchingSchedule((8, 4))
@@ -232,7 +232,7 @@ def test_no_step_folds_however_strong_the_pull(brain, metric, known) -> None:
     assert result.energies[-1][-1] < result.energies[-1][0]
 
 
-def test_normalise_scales_and_cleans() -> None:
+def test_normalise_scales_and_removes_invalid_values() -> None:
     image = torch.linspace(-5, 1000, 1000).reshape(10, 10, 10)
     image[0, 0, 0], image[-1, -1, -1] = torch.nan, 1e6
     scaled = normalise(image)
@@ -241,6 +241,6 @@ def test_normalise_scales_and_cleans() -> None:
     torch.testing.assert_close(normalise(37 * image), scaled)
 
 
-def test_empty_image_is_refused() -> None:
+def test_an_empty_image_is_refused() -> None:
     with pytest.raises(ValueError, match='no positive voxel'):
         normalise(torch.zeros(4, 4, 4))

@@ -1,4 +1,4 @@
-"""The metric: L and K are inverse to each other, self-adjoint, and defined in millimetres."""
+"""Metric: L and K are inverse to each other, self-adjoint, and defined in millimetres."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_constant_momentum_is_divided_by_gamma(power) -> None:
 
 @pytest.mark.parametrize('discrete', [True, False])
 def test_plane_waves_obey_the_continuous_operator(discrete) -> None:
-    """A wave along its own direction feels alpha + beta, one across it alpha alone."""
+    """Longitudinal waves are scaled by alpha + beta, transverse waves by alpha alone."""
     n, h, wavelengths = 64, 0.5, 2
     parameters = {'alpha': 0.02, 'beta': 0.03, 'gamma': 0.001}
     metric = double_metric((n, 8, 8), (h, h, h), power=1, discrete=discrete, **parameters)
@@ -75,7 +75,7 @@ def test_plane_waves_obey_the_continuous_operator(discrete) -> None:
 
 
 def velocity_of_waves(n: int, *, discrete: bool) -> torch.Tensor:
-    """K of a momentum of 32 mm waves on n^3 voxels, at the points of the coarsest grid."""
+    """Return K m for waves of 32 mm on n^3 voxels, at the points of the coarsest grid."""
     axes = [torch.arange(n, dtype=torch.float64) / n * 2 * math.pi] * 3
     x, y, z = torch.meshgrid(*axes, indexing='ij')
     momentum = torch.stack([x.sin() * y.cos(), (y + z).sin(), z.cos() * x.cos()])
@@ -90,7 +90,7 @@ def test_same_velocity_in_mm_at_any_spacing() -> None:
     )
 
 
-def test_differences_approach_the_same_velocity() -> None:
+def test_discrete_derivatives_converge_to_the_same_velocity() -> None:
     """Halving the spacing cuts the difference to the finest grid to about a quarter."""
     finest = velocity_of_waves(64, discrete=True)
     coarse, fine = ((velocity_of_waves(n, discrete=True) - finest).abs().max() for n in (8, 16))

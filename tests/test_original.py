@@ -1,4 +1,4 @@
-"""The original's convention, against what the original's own code computed."""
+"""Shooting by the scheme of the original Quicksilver, against results of its own code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_maps_agree_with_the_original(reference, suffix, settings) -> None:
 
 
 def smooth_momentum(n: int) -> torch.Tensor:
-    """Random waves in a Gaussian window, in the middle of n^3 voxels, that move some 3 voxels."""
+    """Return random waves in a Gaussian window, on n^3 voxels, that move about 3 voxels."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(3, n, n, n, generator=generator)
     axis = torch.arange(n) - (n - 1) / 2
@@ -61,7 +61,7 @@ def smooth_momentum(n: int) -> torch.Tensor:
 
 
 def converged(momentum: torch.Tensor) -> Geodesic:
-    """The geodesic of the same band-limited momentum on a grid twice as fine."""
+    """Return the geodesic of the same band-limited momentum on a grid twice as fine."""
     shape = momentum.shape[1:]
     finer = [spectral.interpolation_matrix(n, torch.arange(2 * n) / 2).float() for n in shape]
     metric = Metric([2 * n for n in shape], (0.5, 0.5, 0.5), **ORIGINAL_METRIC)

@@ -1,4 +1,4 @@
-"""An image resampled through a transform is the one that ITK gives."""
+"""Images resampled through a transform equal those of ITK."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def depth(grid: VoxelGrid, points: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize('interpolation', ['linear', 'cubic'])
-def test_a_value_is_found_where_the_transform_points(interpolation: str) -> None:
+def test_values_are_read_at_the_mapped_points(interpolation: str) -> None:
     fine = make_grid(shape=(90, 100, 96), spacing=(1.0, 1.0, 1.0))
     resampled = resample(blob_on(fine), fine, TARGET, transform(), interpolation=interpolation)
     voxels = np.random.default_rng(0).integers(0, TARGET.shape, size=(200, 3))
@@ -122,8 +122,8 @@ def test_resampling_onto_the_same_grid_changes_nothing(interpolation: str) -> No
 
 
 @pytest.mark.parametrize('orientation', ORIENTATIONS, ids=lambda o: str(o.ravel().tolist()))
-def test_the_storage_order_does_not_matter(orientation: np.ndarray) -> None:
-    """Neither of the image, nor of the field, nor of the grid that is filled."""
+def test_the_result_does_not_depend_on_the_storage_order(orientation: np.ndarray) -> None:
+    """The order is that of the image, of the field or of the target grid."""
     source = make_grid('PSR', shape=(12, 11, 10), spacing=(7, 8, 9), oblique=OBLIQUE)
     field = make_grid(shape=(11, 10, 12), spacing=(9, 8, 8))
     expected = resample(
@@ -136,7 +136,7 @@ def test_the_storage_order_does_not_matter(orientation: np.ndarray) -> None:
     assert np.allclose(other.to_canonical(moved), expected, atol=1e-2)
 
 
-def test_a_sheared_image_is_read_where_it_is() -> None:
+def test_a_sheared_image_is_resampled_correctly() -> None:
     grid = sheared()
     source = VoxelGrid((40, 44, 42), grid.affine)
     target = make_grid(shape=(10, 10, 10), centre=source.to_mm([20, 22, 21]))
@@ -146,7 +146,7 @@ def test_a_sheared_image_is_read_where_it_is() -> None:
     )
 
 
-def test_labels_stay_labels() -> None:
+def test_nearest_neighbours_keep_labels() -> None:
     labels = np.random.default_rng(0).choice([0, 7, 1035, 12175], size=SOURCE.shape)
     resampled = resample(labels, SOURCE, TARGET, transform(), interpolation='nearest')
     assert set(np.unique(resampled)) <= {0, 7, 1035, 12175}
@@ -187,10 +187,10 @@ def test_points_of_any_number_of_axes_are_mapped() -> None:
     ],
     ids=['parallel', 'flipped', 'axes-exchanged', 'oblique'],
 )
-def test_points_of_a_lattice_are_mapped_as_all_others(
+def test_points_of_a_rectilinear_grid_are_mapped_as_any_points(
     lattice: VoxelGrid, affine_first: bool, chained: bool
 ) -> None:
-    """Axis by axis or point by point, inside of the field and beyond."""
+    """Both the separable and the general interpolation, inside the field and outside."""
     way = transform(affine_first=affine_first)
     way = TransformChain([Transform(affine=OBLIQUE_SHIFT), way]) if chained else way
     axes = [np.arange(n, dtype=np.float64) for n in lattice.shape]
@@ -200,8 +200,8 @@ def test_points_of_a_lattice_are_mapped_as_all_others(
     np.testing.assert_allclose(mapped, expected, atol=1e-5)
 
 
-def test_memory_stays_bounded() -> None:
-    """Beside the image that is made, resampling needs a slab of coordinates, not all of them."""
+def test_memory_is_limited_by_the_slabs() -> None:
+    """Besides its result, resampling keeps the coordinates of one slab, not of the whole grid."""
     target = make_grid(shape=(160, 160, 120), spacing=(0.6, 0.6, 0.7))
     source, through = blob_on(SOURCE).astype(np.float32), transform()
     tracemalloc.start()

@@ -32,7 +32,7 @@ EXTENT = 64.0
 
 
 def bump_velocity(n: int, amplitude: float = 4.0) -> torch.Tensor:
-    """A smooth swirling velocity in mm on n^3 voxels over a cube of `EXTENT` mm."""
+    """Return a smooth swirling velocity in mm on n^3 voxels over a cube of `EXTENT` mm."""
     axis = (torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5
     x, y, z = torch.meshgrid(axis, axis, axis, indexing='ij')
     window = torch.exp(-(x**2 + y**2 + z**2) / (2 * 0.1**2))
@@ -55,7 +55,7 @@ def noise(shape, seed: int) -> torch.Tensor:
     return torch.randn(3, *shape, dtype=torch.float64, generator=generator)
 
 
-def test_no_momentum_no_motion() -> None:
+def test_a_momentum_of_zero_gives_the_identity() -> None:
     momentum, metric = problem(16)
     geodesic = shoot(torch.zeros_like(momentum), metric)
     assert not geodesic.phi.any()
@@ -63,14 +63,14 @@ def test_no_momentum_no_motion() -> None:
     assert geodesic.energy_drift == 0
 
 
-def test_what_does_not_fold_is_shot_as_it_is() -> None:
+def test_a_momentum_that_does_not_fold_is_not_shortened() -> None:
     momentum, metric = problem(16)
     shot, geodesic = shoot_invertible(momentum, metric)
     assert shot is momentum
     torch.testing.assert_close(geodesic.phi, shoot(momentum, metric).phi)
 
 
-def test_what_folds_on_the_grid_is_shortened_no_more_than_it_must() -> None:
+def test_a_momentum_that_folds_is_shortened_as_little_as_possible() -> None:
     momentum, metric = problem(16, amplitude=40.0)
     assert _smallest_jacobian(shoot(momentum, metric)) < 0
     shot, geodesic = shoot_invertible(momentum, metric)
@@ -79,7 +79,7 @@ def test_what_folds_on_the_grid_is_shortened_no_more_than_it_must() -> None:
     torch.testing.assert_close(geodesic.phi, shoot(shot, metric).phi)
 
 
-def test_what_diverges_is_refused() -> None:
+def test_a_momentum_that_diverges_is_refused() -> None:
     momentum, metric = problem(16)
     momentum[0, 5, 5, 5] = torch.nan
     with pytest.raises(ValueError, match='not finite'):
@@ -99,8 +99,8 @@ def test_coadjoint_is_the_exact_transpose_of_adjoint() -> None:
     )
 
 
-def test_no_velocity_changes_its_own_energy() -> None:
-    """``<ad*_v m, v> = 0``: what conserves the energy, however rough the momentum."""
+def test_the_time_derivative_of_the_energy_is_zero() -> None:
+    """``<ad*_v m, v> = 0`` conserves the energy, however rough the momentum."""
     lattice = Lattice.around(problem(16)[1])
     v, m = (noise(lattice.metric.shape, seed) for seed in range(2))
     rate = coadjoint(v, m, lattice)
@@ -108,7 +108,7 @@ def test_no_velocity_changes_its_own_energy() -> None:
 
 
 @pytest.mark.parametrize('n', [16, 32])
-def test_energy_drifts_by_the_time_steps_alone(n) -> None:
+def test_only_the_time_steps_change_the_energy(n) -> None:
     momentum, metric = problem(n)
     rough = momentum * (1 + 0.5 * noise(momentum.shape[1:], 0))
     coarse, fine = (shoot(rough, metric, steps=steps).energy_drift for steps in (4, 8))
@@ -135,7 +135,7 @@ def test_no_folding_of_a_moderate_geodesic() -> None:
     assert fields.jacobian_determinant(geodesic.phi_inverse).min() > 0
 
 
-def test_shooting_back_from_the_end_retraces_the_path() -> None:
+def test_shooting_the_reversed_momentum_retraces_the_geodesic() -> None:
     momentum, metric = problem(32)
     lattice = Lattice.around(metric)
     start = lattice.restrict(momentum)
@@ -158,7 +158,7 @@ def test_translated_momentum_gives_translated_maps() -> None:
 
 
 def test_same_warp_in_mm_at_any_spacing() -> None:
-    """Grids differ by the averaging of the momentum over their voxels, to second order in them."""
+    """Sampling the momentum on voxels differs to second order in the voxel size."""
 
     def pooled(field: torch.Tensor, n: int) -> torch.Tensor:
         return torch.nn.functional.avg_pool3d(field.unsqueeze(0), n // 16)[0]
@@ -201,7 +201,7 @@ def test_steps_grow_with_speed() -> None:
     assert steps_needed(momentum * float(factor), lattice) in (10, 11)
 
 
-def test_a_batch_is_each_of_its_geodesics() -> None:
+def test_a_batch_equals_its_geodesics_one_by_one() -> None:
     momentum, metric = problem(16)
     batch = torch.stack([momentum, -0.5 * momentum])
     together = shoot(batch, metric, steps=4)
@@ -212,7 +212,7 @@ def test_a_batch_is_each_of_its_geodesics() -> None:
         torch.testing.assert_close(together.energy[:, i], alone.energy)
 
 
-def test_inverse_alone_is_the_inverse_of_both() -> None:
+def test_shoot_inverse_equals_the_inverse_of_shoot() -> None:
     momentum, metric = problem(16)
     torch.testing.assert_close(
         shoot_inverse(momentum, metric), shoot(momentum, metric).phi_inverse
@@ -246,7 +246,7 @@ def test_gradient_agrees_with_central_differences(power, steps) -> None:
     assert math.isclose(float((gradient * direction).sum()), expected, rel_tol=1e-5)
 
 
-def test_momentum_with_nan_is_refused() -> None:
+def test_a_momentum_with_nan_is_refused() -> None:
     momentum, metric = problem(16)
     momentum[0, 3, 3, 3] = math.nan
     with pytest.raises(ValueError, match='not finite'):

@@ -1,4 +1,4 @@
-"""Band-limited fields: derivatives and values between samples are exact, of any size."""
+"""Band-limited fields: derivatives and values between samples are exact for any size."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_waves_are_evaluated_exactly_between_samples(n, cycles) -> None:
 
 
 @pytest.mark.parametrize('n', SIZES)
-def test_samples_are_kept(n) -> None:
+def test_interpolation_at_the_samples_is_the_identity(n) -> None:
     matrix = spectral.interpolation_matrix(n, torch.arange(n))
     torch.testing.assert_close(matrix, torch.eye(n, dtype=torch.float64), rtol=0, atol=1e-12)
 
@@ -56,5 +56,5 @@ def test_each_axis_is_multiplied_by_its_matrix() -> None:
 
 
 @pytest.mark.parametrize(('n', 'size'), [(1, 2), (90, 90), (97, 98), (229, 240)])
-def test_friendly_sizes(n, size) -> None:
+def test_next_fast_size(n, size) -> None:
     assert spectral.next_fast_size(n) == size
