@@ -1,4 +1,4 @@
-"""Run a graph to its end, whatever fails on the way."""
+"""Run a Nipype workflow to its end, even where steps of it fail."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from signal import SIGINT, SIGTERM
 from typing import Any
 
 from deepreg_wf.engine.failures import Failure, collect_failures, participant_of
-from deepreg_wf.engine.progress import EVERYBODY, Display, Glossary, Monitor
+from deepreg_wf.engine.progress import ALL_IMAGES, Display, StatusCallback, StepLabels
 from deepreg_wf.engine.resources import Resources
 from deepreg_wf.settings import Execution
 
 
 def configure(resources: Resources, execution: Execution, *, crash_dir: Path) -> None:
-    """Hold libraries to their threads, and set up Nipype; before any graph is built.
+    """Set the number of threads of libraries, and configure Nipype.
+
+    To be called before a workflow is built.
 
     Parameters
     ----------
-    resources, execution
-        What is used, and what was asked for.
-    crash_dir
-        Where crash files go, unless a node says otherwise.
-
+    resources : Resources
+        Threads and plugin of the run.
+    execution : Execution
+        Settings of the call.
+    crash_dir : Path
+        Folder of the crash files of nodes that have none of their own.
     """
-    os.environ['NIPYPE_NO_ET'] = '1'  # or Nipype looks up a host when it is imported
+    os.environ['NIPYPE_NO_ET'] = '1'  # or Nipype contacts a host when it is imported
     os.environ.update(resources.environment())
     from nipype import config, logging
 
     level = 'DEBUG' if execution.verbose > 1 else 'INFO'
-    polling = {'poll_sleep_duration': '0.03'}
+    polling: dict[str, str] = {}
     if resources.on_cluster:
         from deepreg_wf.engine.slurm import POLLING as polling
     config.update_config(
@@ -58,73 +61,79 @@ def execute(
     *,
     resources: Resources,
     display: Display,
-    glossary: Glossary,
+    step_labels: StepLabels,
     crash_dirs: Iterable[Path],
     stop_on_first_crash: bool = False,
 ) -> list[Failure]:
-    """Run a graph to its end.
+    """Run a workflow.
 
     Parameters
     ----------
-    workflow
-        The graph; Nipype has been configured.
-    resources
-        What it may use.
-    display, glossary
-        Where its steps are shown, and what they are called.
-    crash_dirs
-        Folders of its crash files, empty so far.
-    stop_on_first_crash
-        Whether Nipype was told so: then images that are not at their end have failed too.
+    workflow : nipype.Workflow
+        The workflow; Nipype has been configured by `configure`.
+    resources : Resources
+        Processors, memory and plugin.
+    display : Display
+        Shows the steps.
+    step_labels : StepLabels
+        Names of the steps for the user.
+    crash_dirs : iterable of Path
+        Folders of the crash files of this run, without files so far.
+    stop_on_first_crash : bool
+        Whether Nipype is configured so: then images that are not complete have failed, too.
 
     Returns
     -------
     list of Failure
-        None where all went well.
+        Empty if all steps succeeded.
 
     Raises
     ------
     KeyboardInterrupt
-        If a person, or the scheduler of a cluster, ends the run.
-
+        If the user or the scheduler of a cluster ends the run.
     """
     if resources.on_cluster:
         from deepreg_wf.engine.slurm import prepare_jobs
 
         prepare_jobs(workflow, resources.plugin_name, resources.plugin_args)
-    monitor = Monitor(display, glossary)
+    status = StatusCallback(display, step_labels)
     problem = None
-    with _inside(Path(workflow.base_dir) / workflow.name), _interruptible(monitor) as callback:
+    folder = Path(workflow.base_dir) / workflow.name
+    with _working_directory(folder), _interruptible(status) as callback:
         plugin, plugin_args = resources.plugin(callback)
         try:
             workflow.run(plugin=plugin, plugin_args=plugin_args)
-        except Exception as error:  # Nipype raises the first one once all the rest has ended
+        except Exception as error:  # raised for a failed node, when all others have ended
             problem = error
-    untold = getattr(plugin, 'untold', ())
-    failures = collect_failures(crash_dirs, glossary, untold)
+    unwritten = getattr(plugin, 'unwritten_crashes', ())
+    failures = collect_failures(crash_dirs, step_labels, unwritten)
     if problem is not None and not failures:
         raise problem
-    return failures + (_cut_short(glossary, monitor, failures) if stop_on_first_crash else [])
+    if stop_on_first_crash:
+        failures += _stopped_images(step_labels, status, failures)
+    return failures
 
 
-def _cut_short(glossary: Glossary, monitor: Monitor, failures: Sequence[Failure]) -> list[Failure]:
-    """Images that the crash of another kept from their end."""
-    failed = {EVERYBODY, *(failure.image for failure in failures)}
+def _stopped_images(
+    step_labels: StepLabels, status: StatusCallback, failures: Sequence[Failure]
+) -> list[Failure]:
+    """Return a failure for each image that is not complete because of that of another."""
+    failed = {ALL_IMAGES, *(failure.image for failure in failures)}
     return [
         Failure(
             participant=participant_of(image),
             image=image,
             step='processing',
-            reason='the run ended with the first crash, of another',
+            reason='the run was stopped by the failure of another image',
         )
-        for image, steps in glossary.totals().items()
-        if failures and image not in failed and monitor.steps_done.get(image, 0) < steps
+        for image, n_steps in step_labels.totals().items()
+        if failures and image not in failed and status.steps_done.get(image, 0) < n_steps
     ]
 
 
 @contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """Work in a folder: Nipype's resource monitor drops its files where it happens to be."""
+def _working_directory(folder: Path) -> Iterator[None]:
+    """Change the working directory, where the resource monitor of Nipype writes its files."""
     before = Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
@@ -135,24 +144,24 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible(monitor: Monitor) -> Iterator[Callable[[Any, str], None]]:
+def _interruptible(status: StatusCallback) -> Iterator[Callable[[Any, str], None]]:
     """Make SIGINT and SIGTERM end the run.
 
-    In this process Nipype takes an interrupt for the failure of the node at work, and goes on with
-    the next one: so it is remembered until Nipype calls again.
+    For a node that runs in this process, Nipype takes an interrupt for a failure of the node and
+    continues with the next one. Therefore the callback raises it again.
     """
-    seen: list[int] = []
+    received: list[int] = []
 
     def interrupt(number: int, _: Any) -> None:
-        seen.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
-    def callback(node: Any, status: str) -> None:
-        if seen:
+    def callback(node: Any, event: str) -> None:
+        if received:
             raise KeyboardInterrupt
-        monitor(node, status)
+        status(node, event)
 
-    if threading.current_thread() is not threading.main_thread():  # signals do not come here
+    if threading.current_thread() is not threading.main_thread():  # it receives no signals
         yield callback
         return
     before = {number: signal.signal(number, interrupt) for number in (SIGINT, SIGTERM)}

@@ -1,4 +1,7 @@
-"""What failed and why, read from Nipype's crash files: these survive any way of running."""
+"""Failures of a run, which are read from its crash files, and the table ``failed.tsv``.
+
+Every plugin of Nipype writes crash files, and they remain when a run is killed.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepreg_wf.bids.dataset import LOCK
-from deepreg_wf.bids.entities import write_text
+from deepreg_wf.bids.dataset import SHARED_LOCK
 from deepreg_wf.engine.crashes import Crash, read_crashes
-from deepreg_wf.engine.progress import EVERYBODY, Glossary
+from deepreg_wf.engine.progress import ALL_IMAGES, StepLabels
+from deepreg_wf.utils.atomic import write_text
 from deepreg_wf.utils.locks import locked
 
 COLUMNS = ('participant_id', 'image', 'step', 'node', 'reason', 'crash_file')
@@ -23,21 +26,20 @@ class Failure:
 
     Parameters
     ----------
-    participant
+    participant : str
         Label, without ``sub-``.
-    image
+    image : str
         Name of the image without its suffix, such as ``sub-01_ses-pre``.
-    step
-        What could not be done.
-    node
-        Full name of Nipype's node, if it was one.
-    reason
-        One sentence.
-    crash_file
-        Where all of it stands.
-    is_input_error
-        Whether the image is at fault, so that `reason` says all there is to say.
-
+    step : str
+        Name of the step for the user.
+    reason : str
+        One sentence that says why.
+    node : str
+        Full name of Nipype's node; ``n/a`` if it was none.
+    crash_file : Path, optional
+        File with the traceback.
+    is_input_error : bool
+        Whether the input is unusable; `reason` is then all that the user needs.
     """
 
     participant: str
@@ -50,7 +52,7 @@ class Failure:
 
     @property
     def sentence(self) -> str:
-        """What a person is told."""
+        """The failure as one sentence for the user."""
         if self.is_input_error:
             return f'[{self.image}] {self.reason}'
         more = f'; see {self.crash_file}' if self.crash_file else ''
@@ -58,43 +60,54 @@ class Failure:
 
 
 def collect_failures(
-    folders: Iterable[Path], glossary: Glossary, untold: Iterable[Crash] = ()
+    folders: Iterable[Path], step_labels: StepLabels, unwritten_crashes: Iterable[Crash] = ()
 ) -> list[Failure]:
     """Read the crash files of a run.
 
     Parameters
     ----------
-    folders
-        Where the crash files of the run are.
-    glossary
-        Words for the nodes of the graph.
-    untold
-        Crashes that have no file.
+    folders : iterable of Path
+        Folders of the crash files.
+    step_labels : StepLabels
+        Names of the steps for the user.
+    unwritten_crashes : iterable of Crash
+        Crashes whose file could not be written.
 
     Returns
     -------
     list of Failure
-        In the order in which they happened, image by image.
-
+        Sorted by image; those of one image are in the order in which they happened.
     """
     crashes = [crash for folder in folders for crash in read_crashes(folder)]
-    failures = [_failure(crash, glossary) for crash in (*crashes, *untold)]
+    failures = [_failure(crash, step_labels) for crash in (*crashes, *unwritten_crashes)]
     return sorted(failures, key=lambda failure: failure.image)
 
 
-def first_of_each(failures: Iterable[Failure]) -> list[Failure]:
-    """Keep the first failure of each image: one is enough for a person to be told.
+def _failure(crash: Crash, step_labels: StepLabels) -> Failure:
+    image = step_labels.image_of(crash.node)
+    return Failure(
+        participant=participant_of(image),
+        image=image,
+        step=step_labels.steps.get(crash.node, crash.step),
+        node=crash.node,
+        reason=crash.reason,
+        crash_file=crash.path,
+        is_input_error=crash.error.is_input_error,
+    )
+
+
+def first_per_image(failures: Iterable[Failure]) -> list[Failure]:
+    """Return the first failure of each image; others of that image follow from it.
 
     Parameters
     ----------
-    failures
+    failures : iterable of Failure
         In the order in which they happened.
 
     Returns
     -------
     list of Failure
         One for each image.
-
     """
     first: dict[str, Failure] = {}
     for failure in failures:
@@ -103,29 +116,30 @@ def first_of_each(failures: Iterable[Failure]) -> list[Failure]:
 
 
 def participant_of(image: str) -> str:
-    """Label in the name of an image; that of all is ``all``."""
+    """Return the label of the participant of an image; ``all`` for all images."""
     return image.split('_')[0].removeprefix('sub-')
 
 
-def update_table(path: Path, failures: Iterable[Failure], participants: Collection[str]) -> None:
-    """Bring ``failed.tsv`` up to date; without failures there is no such file.
+def update_failures(
+    path: Path, failures: Iterable[Failure], participants: Collection[str]
+) -> None:
+    """Update ``failed.tsv``; the file is removed if it has no rows left.
 
     Parameters
     ----------
-    path
-        The table. What it says of other participants, from other runs, stays.
-    failures
-        Of this run.
-    participants
-        Labels of those that this run was about.
-
+    path : Path
+        The table. Rows of other participants, from other runs, remain.
+    failures : iterable of Failure
+        Failures of this run.
+    participants : collection of str
+        Labels of the participants of this run.
     """
-    with locked(path.parent / LOCK):
-        _update(path, failures, {f'sub-{label}' for label in participants} | {EVERYBODY})
+    with locked(path.parent / SHARED_LOCK):
+        _replace_rows(path, failures, {f'sub-{label}' for label in participants} | {ALL_IMAGES})
 
 
-def _update(path: Path, failures: Iterable[Failure], ours: Collection[str]) -> None:
-    rows = [row for row in read_table(path) if row['participant_id'] not in ours]
+def _replace_rows(path: Path, failures: Iterable[Failure], ids: Collection[str]) -> None:
+    rows = [row for row in read_failures(path) if row['participant_id'] not in ids]
     rows += [_row(failure) for failure in failures]
     if not rows:
         path.unlink(missing_ok=True)
@@ -137,35 +151,22 @@ def _update(path: Path, failures: Iterable[Failure], ours: Collection[str]) -> N
     write_text(path, text.getvalue())
 
 
-def _failure(crash: Crash, glossary: Glossary) -> Failure:
-    image = glossary.image_of(crash.node)
-    return Failure(
-        participant=participant_of(image),
-        image=image,
-        step=glossary.steps.get(crash.node, crash.step),
-        node=crash.node,
-        reason=crash.reason,
-        crash_file=crash.path,
-        is_input_error=f'InputError: {crash.reason}' in crash.traceback,
-    )
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of ``failed.tsv``; none where there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        rows = csv.DictReader(file, delimiter='\t')
-        return [{name: row.get(name) or 'n/a' for name in COLUMNS} for row in rows]
-
-
 def _row(failure: Failure) -> dict[str, str]:
-    everybody = failure.participant == EVERYBODY
+    is_shared = failure.participant == ALL_IMAGES
     return {
-        'participant_id': EVERYBODY if everybody else f'sub-{failure.participant}',
+        'participant_id': ALL_IMAGES if is_shared else f'sub-{failure.participant}',
         'image': failure.image,
         'step': failure.step,
         'node': failure.node,
         'reason': ' '.join(failure.reason.split()),
         'crash_file': str(failure.crash_file or 'n/a'),
     }
+
+
+def read_failures(path: Path) -> list[dict[str, str]]:
+    """Read the rows of ``failed.tsv``; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding='utf-8', newline='') as file:
+        rows = csv.DictReader(file, delimiter='\t')
+        return [{name: row.get(name) or 'n/a' for name in COLUMNS} for row in rows]

@@ -1,54 +1,55 @@
-"""What the log of a job says of its end."""
+"""Reasons for which SLURM has ended a job, read from the log of the job."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-_TAIL = 65_536
-_SLURM = r'slurmstepd\S* error: .*'
-_PBS = 'PBS: job killed: '
-_CLUES = {
-    rf'{_SLURM}(oom.kill|[Ee]xceeded .*memory|memory limit)|{_PBS}mem|TERM_MEMLIMIT': (
-        'the scheduler ended it, for it took more memory than it had asked for'
+_TAIL_BYTES = 65_536
+_REASONS = {
+    r'oom.kill|[Ee]xceeded .*memory|memory limit': (
+        'the scheduler ended it because it took more memory than it had asked for'
     ),
-    rf'{_SLURM}DUE TO TIME LIMIT|{_PBS}walltime|TERM_RUNLIMIT': (
-        'the scheduler ended it, for its time was over'
-    ),
-    rf'{_SLURM}DUE TO NODE FAILURE': 'the node that it ran on failed',
-    rf'{_SLURM}DUE TO PREEMPTION|TERM_PREEMPT': 'the scheduler ended it, in favour of another',
-    rf'{_SLURM}CANCELLED AT|TERM_OWNER|TERM_ADMIN': 'it was cancelled',
+    'DUE TO TIME LIMIT': 'the scheduler ended it because it reached its time limit',
+    'DUE TO NODE FAILURE': 'the machine that it ran on failed',
+    'DUE TO PREEMPTION': 'the scheduler ended it in favour of another job',
+    'CANCELLED AT': 'it was cancelled',
 }
-"""What schedulers write into the log of a job that they end, and what it means."""
+"""Meaning of the lines that SLURM's daemon writes into the log of a job that it ends.
+
+Nothing else tells the reason on a cluster without SLURM's database of jobs.
+"""
 
 
-def reason_of_end(log: Path) -> str | None:
-    """Find why a scheduler ended a job.
+def termination_reason(log: Path) -> str | None:
+    """Find the reason for which SLURM ended a job.
 
     Parameters
     ----------
-    log
-        What the job and the scheduler have written.
+    log : Path
+        Output of the job, to which SLURM adds lines.
 
     Returns
     -------
     str or None
-        Part of a sentence; None where the log says nothing of it.
-
+        Part of a sentence; None if the log has no such line.
     """
-    text = _tail(log)
-    return next((meaning for clue, meaning in _CLUES.items() if re.search(clue, text)), None)
+    text = _read_tail(log)
+    for pattern, reason in _REASONS.items():
+        if re.search(rf'slurmstepd\S* error: .*({pattern})', text):
+            return reason
+    return None
 
 
 def last_line(log: Path) -> str | None:
-    """Last line of a log that says anything; None of one that is empty or missing."""
-    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
+    """Return the last line of a log that is not blank; None if there is none."""
+    lines = [line.strip() for line in _read_tail(log).splitlines() if line.strip()]
     return lines[-1] if lines else None
 
 
-def _tail(log: Path) -> str:
+def _read_tail(log: Path) -> str:
     if not log.is_file():
         return ''
     with log.open('rb') as file:
-        file.seek(max(0, log.stat().st_size - _TAIL))
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         return file.read().decode('utf-8', errors='replace')

@@ -1,4 +1,4 @@
-"""Keep what libraries print apart from what a person reads."""
+"""Separate streams for the output of libraries and for the lines that the user reads."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from typing import TextIO
 
 @dataclass(frozen=True)
 class Streams:
-    """Where a person reads: `out` for progress, `err` for what went wrong."""
+    """Streams that the user reads.
+
+    Parameters
+    ----------
+    out : TextIO
+        For progress and results.
+    err : TextIO
+        For failures.
+    """
 
     out: TextIO
     err: TextIO
 
 
 @contextmanager
-def libraries_to(log_file: Path | None) -> Iterator[Streams]:
-    """Send all that libraries print to a file, worker processes and compiled code too.
+def redirect_output(log_file: Path | None) -> Iterator[Streams]:
+    """Redirect the output of libraries to a file, that of worker processes included.
 
-    The standard descriptors themselves are turned round, because neither ITK nor a child process
-    asks Python where to print.
+    The file descriptors are redirected, since neither compiled code such as ITK nor a child
+    process uses ``sys.stdout``.
 
     Parameters
     ----------
-    log_file
-        The file; None leaves everything where it is.
+    log_file : Path or None
+        The file; None leaves all output where it is.
 
     Yields
     ------
     Streams
         The standard streams as they were.
-
     """
     if log_file is None:
         yield Streams(sys.stdout, sys.stderr)
@@ -43,7 +50,7 @@ def libraries_to(log_file: Path | None) -> Iterator[Streams]:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     _flush()
     saved = os.dup(1), os.dup(2)
-    out, err = _reopened(saved[0], sys.stdout), _reopened(saved[1], sys.stderr)
+    out, err = _open_stream(saved[0], sys.stdout), _open_stream(saved[1], sys.stderr)
     with log_file.open('a') as log, out, err:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -55,12 +62,12 @@ def libraries_to(log_file: Path | None) -> Iterator[Streams]:
             os.dup2(saved[1], 2)
 
 
-def _reopened(descriptor: int, like: TextIO) -> TextIO:
-    """Text stream, line by line, that closes the descriptor in the end."""
+def _open_stream(descriptor: int, like: TextIO) -> TextIO:
+    """Open a line-buffered text stream, which closes the descriptor in the end."""
     return os.fdopen(descriptor, 'w', buffering=1, encoding=like.encoding, errors='replace')
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # a log that finds no room is no reason to end
+        with suppress(OSError):  # a full disk under the log does not end the run
             stream.flush()

@@ -1,91 +1,125 @@
-"""Nipype's MultiProc with workers that may die, for want of memory or with their master."""
+"""Nipype plugin that runs the nodes of a graph in worker processes on this machine."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
-import numpy as np
-from nipype.pipeline.plugins.multiproc import MultiProcPlugin
+from nipype.pipeline.plugins.base import PluginBase
+from nipype.pipeline.plugins.tools import report_crash
+from nipype.utils.misc import str2bool
+from nipype.utils.profiler import get_system_total_memory_gb
 
-from deepreg_wf.engine.crashes import Crash, crash_of, reason_of
-from deepreg_wf.engine.ordering import Waiting, image_by_image
-from deepreg_wf.utils.os_errors import is_out_of_memory
+from deepreg_wf.engine.crashes import (
+    Crash,
+    ErrorRecord,
+    WorkerDied,
+    describe_exception,
+    write_facts,
+)
+from deepreg_wf.engine.ordering import NodeQueue
+from deepreg_wf.engine.worker import run_node, start_worker
 
+_MEMORY_SHARE = 0.9
 
-class WorkerDied(RuntimeError):
-    """A worker process ended in the middle of a step."""
+logger = logging.getLogger('nipype.workflow')
 
 
 @dataclass
-class _Task:
-    """A step that was sent to the workers."""
+class _Job:
+    """A node that was sent to a worker."""
 
-    number: int
+    index: int
     node: Any
-    updatehash: bool
-    future: Future[dict[str, Any]] | None = None
     is_alone: bool = False
 
 
-class WorkerPool(MultiProcPlugin):
-    """Run nodes in processes of their own.
+class WorkerPool(PluginBase):
+    """Run nodes in worker processes.
 
-    Nipype's own plugin waits for ever for a worker that was killed, and leaves workers behind
-    when it is interrupted. Here a step whose worker dies, or that lacks memory, is done once more
-    with nothing beside it; only if it fails then, too, has it failed. Nobody can tell which of
-    the steps at work made the kernel kill one of them, so that all of them are done again. A step
-    that lacks the memory of a GPU is done on the CPU.
+    In place of Nipype's ``MultiProc``, which waits for ever for a worker that was killed, leaves
+    workers behind when it is interrupted, and for hundreds of images spends more time on its
+    matrix of dependencies than on the nodes. The schedule is that of `NodeQueue`: an image ends
+    before the next begins, as far as there are processors.
 
-    One image is done after the other, as far as there are processors; see `image_by_image`.
+    A node whose worker is killed, or that runs out of memory, runs once more with no other beside
+    it, and has failed only if it fails again. When a worker is killed, all nodes that run at that
+    time run again, since each of them may have taken the memory. A node that runs out of memory
+    on a GPU runs again on the CPU.
+
+    Only public interfaces of Nipype are used: `PluginBase.run` and the methods of a node.
 
     Parameters
     ----------
-    plugin_args
-        Those of Nipype's plugin, and `log_level` and `resource_monitor` for the workers.
+    plugin_args : dict, optional
+        As for Nipype's ``MultiProc``: ``n_procs``, ``memory_gb`` (GB), ``n_gpu_procs`` and
+        ``status_callback``; and for the workers ``log_level`` and ``resource_monitor``. A node
+        that needs more than there is runs with no other beside it.
 
+    Attributes
+    ----------
+    unwritten_crashes : list of Crash
+        Crashes whose file could not be written.
     """
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         super().__init__(plugin_args=plugin_args)
-        self.pool = self._new_pool()
-        self.untold: list[Crash] = []
-        """Crashes of which no file could be written."""
-        self._again: deque[_Task] = deque()
+        arguments = self.plugin_args
+        self.processors: int = arguments.get('n_procs', multiprocessing.cpu_count())
+        self.memory_gb: float = arguments.get(
+            'memory_gb', _MEMORY_SHARE * get_system_total_memory_gb()
+        )
+        self.n_gpu_procs: int = arguments.get('n_gpu_procs', 1)
+        self.unwritten_crashes: list[Crash] = []
+        self._running: dict[Future[ErrorRecord | None], _Job] = {}
+        self._retries: deque[_Job] = deque()
+        self._errors: list[str] = []
+        self._pool = self._new_pool()
 
-    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
-        """Run a graph; whatever cuts it short, no worker stays behind.
+    def run(self, graph: Any, config: Mapping[str, Any], updatehash: bool = False) -> None:
+        """Run a graph; when this returns or raises, no worker is left.
 
         Parameters
         ----------
-        graph
+        graph : networkx.DiGraph
             Expanded graph of nodes.
-        config
+        config : mapping
             Nipype's configuration.
-        updatehash
-            As Nipype has it.
+        updatehash : bool
+            Only update the hashes of nodes that were run before.
 
+        Raises
+        ------
+        RuntimeError
+            If a node failed: at once with ``stop_on_first_crash``, or else at the end.
         """
-        # Nipype collects garbage before each step; the graph of a cohort is not to be searched.
-        gc.freeze()
+        self._queue = NodeQueue(graph)
+        self._updatehash = updatehash
+        self._stops_on_crash = str2bool(config['execution']['stop_on_first_crash'])
+        others = set(multiprocessing.active_children())
         try:
-            super().run(graph, config, updatehash)
+            self._start_jobs()
+            while self._running:
+                done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=lambda each: self._running[each].index):
+                    self._finish(future)
+                self._start_jobs()
+            self._pool.shutdown()
         finally:
-            gc.unfreeze()
-            self._dismiss()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        if self._errors:
+            raise RuntimeError(f'{len(self._errors)} nodes failed, first: {self._errors[0]}')
 
     def _new_pool(self) -> ProcessPoolExecutor:
         level = self.plugin_args.get('log_level', logging.INFO)
@@ -93,135 +127,140 @@ class WorkerPool(MultiProcPlugin):
             max_workers=self.processors,
             # A fork of a process that has used torch may hang.
             mp_context=multiprocessing.get_context('forkserver'),
-            initializer=_start_worker,
+            initializer=start_worker,
             initargs=(os.getcwd(), level, self.plugin_args.get('resource_monitor', False)),
         )
 
-    def _generate_dependency_list(self, graph: Any) -> None:
-        self.procs = image_by_image(graph)
-        self.depidx = Waiting(graph, self.procs)
-        self.proc_done, self.proc_pending = np.zeros((2, len(self.procs)), dtype=bool)
-
-    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
-        if self._status_callback:
-            self._status_callback(self.procs[jobid], 'end')
-        self.proc_pending[jobid] = False
-        self.depidx.end(jobid)
-
-    def _remove_node_dirs(self) -> None:
-        """Keep what the next run goes on from."""
-
-    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
-        self._taskid += 1
-        task = _Task(self._taskid, node, updatehash)
-        self._task_obj[task.number] = task
-        self._send(task)
-        return task.number
-
-    def _send(self, task: _Task) -> None:
-        work = (_run, task.node, task.updatehash, task.number)
-        try:
-            task.future = self.pool.submit(*work)
-        except BrokenProcessPool:
-            self.pool = self._new_pool()
-            task.future = self.pool.submit(*work)
-        task.future.add_done_callback(partial(self._keep_result, task))
-
-    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
-        at_work = [task for task in self._task_obj.values() if not task.future.done()]
-        if any(task.is_alone for task in at_work):
+    def _start_jobs(self) -> None:
+        """Start all nodes that are ready and fit, or the next retry once nothing else runs."""
+        if self._retries or any(job.is_alone for job in self._running.values()):
+            if self._retries and not self._running:
+                job = self._retries.popleft()
+                job.is_alone = True
+                self._notify(job.node, 'retry')
+                self._submit(job)
             return
-        if not self._again:
-            super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
-        elif not at_work:
-            task = self._again.popleft()
-            task.is_alone = True
-            if self._status_callback:
-                self._status_callback(task.node, 'again')
-            self._send(task)
+        while (index := self._next()) is not None:
+            self._queue.start(index)
+            self._start(index)
 
-    def _keep_result(self, task: _Task, future: Future[dict[str, Any]]) -> None:
-        """Take note of what came of a task, in a thread of the pool."""
-        if future.cancelled():
-            return
-        try:
-            result = _result_of(future)
-            said = result['traceback'] and reason_of(''.join(result['traceback']))
-            is_worth_another = bool(said) and is_out_of_memory(said)
-        except Exception as error:
-            said, lines = '', format_exception(error)
-            result = {'result': None, 'traceback': lines, 'taskid': task.number}
-            is_worth_another = isinstance(error, WorkerDied)
-        if is_worth_another and not task.is_alone:
-            if said and 'CUDA' in said:
-                _move_to_cpu(task.node)
-            self._again.append(task)
+    def _next(self) -> int | None:
+        """Return the first node that is ready and for which there are resources."""
+        if len(self._running) >= self.processors:
+            return None
+        nodes = [job.node for job in self._running.values()]
+        processors = self.processors - sum(node.n_procs for node in nodes)
+        memory = self.memory_gb - sum(node.mem_gb for node in nodes)
+        gpus = self.n_gpu_procs - sum(node.n_procs for node in nodes if uses_gpu(node))
+        for index in self._queue.ready:
+            node = self._queue.nodes[index]
+            if (
+                min(node.n_procs, self.processors) <= processors
+                and min(node.mem_gb, self.memory_gb) <= memory
+                and (not uses_gpu(node) or min(node.n_procs, self.n_gpu_procs) <= gpus)
+            ):
+                return index
+        return None
+
+    def _start(self, index: int) -> None:
+        node = self._queue.nodes[index]
+        if _is_up_to_date(node):
+            self._succeed(index)
+        elif node.run_without_submitting:
+            error = run_node(node, self._updatehash)
+            if error is None:
+                self._succeed(index)
+            else:
+                self._fail(node, error)
         else:
-            self._taskresult[task.number] = result
+            self._notify(node, 'start')
+            self._submit(_Job(index, node))
 
-    def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> str:
+    def _submit(self, job: _Job) -> None:
         try:
-            return str(super()._report_crash(node, result=result))
-        except OSError:  # the disk that is to hold it may be what the node complains of
-            for half in Path(node.config['execution']['crashdump_dir']).glob(f'*-{node._id}-*'):
-                half.unlink(missing_ok=True)
-            lines = (result or {}).get('traceback') or []
-            self.untold.append(crash_of(node.fullname, ''.join(lines)))
-            return 'not written'
+            future = self._pool.submit(run_node, job.node, self._updatehash)
+        except BrokenProcessPool:
+            self._pool = self._new_pool()
+            future = self._pool.submit(run_node, job.node, self._updatehash)
+        self._running[future] = job
 
-    def _dismiss(self) -> None:
-        workers = list((getattr(self.pool, '_processes', None) or {}).values())
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.terminate()
+    def _finish(self, future: Future[ErrorRecord | None]) -> None:
+        job = self._running.pop(future)
+        error, is_retried = _outcome(future)
+        if error is None:
+            self._succeed(job.index)
+        elif is_retried and not job.is_alone:
+            if error.is_gpu_error:
+                _move_to_cpu(job.node)
+            self._retries.append(job)
+        else:
+            self._fail(job.node, error)
+
+    def _succeed(self, index: int) -> None:
+        self._notify(self._queue.nodes[index], 'end')
+        self._queue.finish(index)
+
+    def _fail(self, node: Any, error: ErrorRecord) -> None:
+        self._notify(node, 'exception')
+        self._errors.append(error.traceback)
+        self._write_crash(node, error)
+        if self._stops_on_crash:
+            raise RuntimeError(error.traceback)
+
+    def _write_crash(self, node: Any, error: ErrorRecord) -> None:
+        folder = Path(node.config['execution']['crashdump_dir'])
+        before = set(folder.glob('crash-*'))
+        try:
+            path = report_crash(node, traceback=error.traceback.splitlines(keepends=True))
+            write_facts(Path(path), error)
+        except OSError as problem:  # the node may have failed for the full disk of this folder
+            logger.warning('%s: no crash file could be written: %s', node.fullname, problem)
+            for incomplete in set(folder.glob('crash-*')) - before:
+                incomplete.unlink(missing_ok=True)
+            self.unwritten_crashes.append(Crash(node.fullname, error))
+
+    def _notify(self, node: Any, status: str) -> None:
+        callback = self.plugin_args.get('status_callback')
+        if callback is not None:
+            callback(node, status)
+
+
+def uses_gpu(node: Any) -> bool:
+    """Return whether a node asks for a GPU by its input ``use_gpu``."""
+    return getattr(node.inputs, 'use_gpu', False) is True
 
 
 def _move_to_cpu(node: Any) -> None:
-    """Have a node compute on the CPU; Nipype's hash does not look at where it does."""
+    """Make a node compute on the CPU; these inputs are no part of Nipype's hash."""
     if hasattr(node.inputs, 'device'):
         node.inputs.device = 'cpu'
     if hasattr(node.inputs, 'use_gpu'):
         node.inputs.use_gpu = False
 
 
-def _run(node: Any, updatehash: bool, number: int) -> dict[str, Any]:
-    """Run a node in a worker, as Nipype does, whose own loses what failed if nothing is stored."""
-    result: dict[str, Any] = {'result': None, 'traceback': None, 'taskid': number}
+def _is_up_to_date(node: Any) -> bool:
+    """Return whether an earlier run has left the result of a node for the same inputs."""
     try:
-        result['result'] = node.run(updatehash=updatehash)
-    except BaseException as error:  # it ends in the report of a crash
-        result['traceback'] = format_exception(error)
-        with suppress(Exception):
-            result['result'] = node.result
-    return result
+        cached, updated = node.is_cached()
+    except Exception:  # the worker meets it again, and reports it
+        logger.warning('%s: its hash could not be checked.', node.fullname, exc_info=True)
+        return False
+    reruns = node.interface.always_run if node.overwrite is None else node.overwrite
+    return bool(cached and updated and not reruns)
 
 
-def _result_of(future: Future[dict[str, Any]]) -> dict[str, Any]:
+def _outcome(future: Future[ErrorRecord | None]) -> tuple[ErrorRecord | None, bool]:
+    """Return the error of a node, None if it succeeded, and whether a retry may help."""
     try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise WorkerDied(
-            'its process was ended twice, the second time with no other step beside it, most '
-            'likely for want of memory; give the run more memory, or smaller images'
-        ) from error
-
-
-def _start_worker(folder: str, log_level: int, resource_monitor: bool) -> None:
-    """Prepare a worker: the terminal's interrupt is for the master, which then ends the rest."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_master, daemon=True).start()
-    os.chdir(folder)
-    from nipype import config
-
-    for name in ('workflow', 'utils', 'interface'):
-        logging.getLogger(f'nipype.{name}').setLevel(log_level)
-    if resource_monitor:
-        config.enable_resource_monitor()
-
-
-def _leave_with_master() -> None:
-    """A master that is killed dismisses nobody, and the next run is to find nobody at work."""
-    master = multiprocessing.parent_process()
-    if master is not None:
-        master.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+        error = future.result()
+    except BrokenProcessPool as broken:
+        died = WorkerDied(
+            'its process was killed twice, the second time with no other step beside it, most '
+            'likely because the memory was full; give the run more memory, or smaller images'
+        )
+        died.__cause__ = broken
+        return describe_exception(died, traceback=''.join(format_exception(died))), True
+    except Exception as problem:  # such as a node that cannot be sent to a worker
+        lines = format_exception(problem)
+        return describe_exception(problem, traceback=''.join(lines)), False
+    return error, error is not None and error.is_out_of_memory

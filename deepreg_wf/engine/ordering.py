@@ -1,18 +1,16 @@
-"""In what order the steps of a cohort are done, and which of them are ready."""
+"""Order of the steps of a cohort, and the queue of those that are ready."""
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 
+def sort_by_image(graph: Any) -> list[Any]:
+    """Sort the nodes of a graph such that one image ends before the next begins.
 
-def image_by_image(graph: Any) -> list[Any]:
-    """Sort the nodes of a graph so that one image is done before the next is begun.
-
-    Nipype does the first step of all images, then the second of all: nobody sees a result before
-    the end, and a GPU waits until all that the CPU does before it is done.
+    Nipype's own order is the first step of all images, then the second of all: no result is
+    complete before the end, and a GPU waits for all the steps on the CPU before it.
 
     Parameters
     ----------
@@ -21,9 +19,8 @@ def image_by_image(graph: Any) -> list[Any]:
 
     Returns
     -------
-    list
-        Each node after those that it depends on; what all images share comes first.
-
+    list of nipype.Node
+        Each node after those that it depends on; nodes that all images share come first.
     """
     import networkx as nx
 
@@ -31,36 +28,46 @@ def image_by_image(graph: Any) -> list[Any]:
 
 
 def _workflow_of(node: Any) -> str:
-    """Name of the workflow, within the one for all, that a node is in; empty if in none."""
+    """Return the name of the image's workflow that contains a node; empty if there is none."""
     within = node.fullname.split('.')[1:-1]
     return within[0] if within else ''
 
 
-class Waiting:
-    """How many steps each step still waits for.
+class NodeQueue:
+    """Nodes of a graph in their order, and those whose predecessors have finished.
 
-    Nipype keeps a matrix, all nodes by all nodes, sums it up many times a second and searches it
-    whenever a node ends: with hundreds of images that takes longer than the nodes.
+    A node is given by its index in `nodes`.
 
     Parameters
     ----------
     graph : networkx.DiGraph
-    nodes : list
-        All of its nodes.
+        Expanded graph of nodes.
 
+    Attributes
+    ----------
+    nodes : list of nipype.Node
+        All nodes, sorted by `sort_by_image`.
+    ready : list of int
+        Nodes that can start, in order.
     """
 
-    def __init__(self, graph: Any, nodes: list[Any]) -> None:
-        places = {node: place for place, node in enumerate(nodes)}
-        self._next = [[places[after] for after in graph.successors(node)] for node in nodes]
-        self._counts = np.array([[graph.in_degree(node) for node in nodes]])
+    def __init__(self, graph: Any) -> None:
+        self.nodes = sort_by_image(graph)
+        indices = {node: index for index, node in enumerate(self.nodes)}
+        self._successors = [[indices[after] for after in graph.successors(n)] for n in self.nodes]
+        self._unfinished = [graph.in_degree(node) for node in self.nodes]
+        self.ready = [index for index, count in enumerate(self._unfinished) if not count]
 
-    def sum(self, axis: int) -> NDArray[np.integer]:
-        """Give the counts, shape (1, nodes), where Nipype sums up the columns of its matrix."""
-        assert axis == 0
-        return self._counts
+    def start(self, index: int) -> None:
+        """Remove a node from those that can start."""
+        self.ready.remove(index)
 
-    def end(self, place: int) -> None:
-        """Take note that a node has ended."""
-        for after in self._next[place]:
-            self._counts[0, after] -= 1
+    def finish(self, index: int) -> None:
+        """Mark a node that was started as finished; others may become ready.
+
+        A node that failed is never finished, so that those that depend on it never start.
+        """
+        for after in self._successors[index]:
+            self._unfinished[after] -= 1
+            if not self._unfinished[after]:
+                insort(self.ready, after)

@@ -1,4 +1,4 @@
-"""Who is at which step, and for how long: rich on a terminal, plain lines elsewhere."""
+"""Display of the steps of a run: with rich on a terminal, in plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any, Protocol, TextIO
 
 from deepreg_wf.engine.logs import Streams
 
-# What the steps are called, by the class of their interface. The others take no time to speak of.
-STEPS = {
+STEP_LABELS = {
     'ValidateT1w': 'reading the T1w image',
     'SkullStrip': 'brain extraction',
     'BiasCorrect': 'bias field correction',
     'PrepareTemplate': 'preparing the template',
-    'StopOnDoubt': 'check of the result',
+    'RaiseIfImplausible': 'check of the result',
     'AffineAlign': 'affine alignment',
     'PredictMomentum': 'prediction',
     'CorrectMomentum': 'correction',
@@ -37,56 +36,60 @@ STEPS = {
     'UncertaintyReportlet': 'figure of the uncertainty',
     'ConvergenceReportlet': 'figure of the matching',
 }
+"""Names of the steps for the user, by the class of their interface; others take no time."""
+
 LONG_STEPS = [
-    STEPS[name] for name in ('SkullStrip', 'BiasCorrect', 'AffineAlign', 'RefineMomentum')
+    STEP_LABELS[name] for name in ('SkullStrip', 'BiasCorrect', 'AffineAlign', 'RefineMomentum')
 ]
-EVERYBODY = 'all'
+
+ALL_IMAGES = 'all'
+"""Stands in the place of an image or a participant where a step serves all images."""
 
 
 class Display(AbstractContextManager['Display'], Protocol):
-    """Somewhere to show the steps."""
+    """Display of steps and of lines of text."""
 
-    def started(self, image: str, step: str) -> None:
-        """Show that a step has begun."""
+    def step_started(self, image: str, step: str) -> None:
+        """Show that a step has started."""
 
-    def ended(self, image: str, step: str, outcome: str) -> None:
-        """Show how a step has ended."""
+    def step_ended(self, image: str, step: str, outcome: str) -> None:
+        """Show the outcome of a step."""
 
-    def kept(self) -> None:
-        """Take note of a step that there was no need to run."""
+    def step_cached(self) -> None:
+        """Count a step whose result an earlier run has left."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Show a line of text."""
 
 
 class PlainDisplay(Display):
-    """One line with a time stamp for whatever happens."""
+    """One line with a time stamp for each event."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __exit__(self, *exception: object) -> None:
-        """Nothing is left to tidy."""
+        """Do nothing; each line is complete."""
 
-    def started(self, image: str, step: str) -> None:
-        """Write that a step has begun, if it is one to wait for."""
+    def step_started(self, image: str, step: str) -> None:
+        """Print that a step has started, if it is a long one."""
         if step in LONG_STEPS:
-            self.say(f'[{image}] {step} …')
+            self.log(f'[{image}] {step} …')
 
-    def ended(self, image: str, step: str, outcome: str) -> None:
-        """Write how a step has ended."""
-        self.say(f'[{image}] {step} … {outcome}')
+    def step_ended(self, image: str, step: str, outcome: str) -> None:
+        """Print the outcome of a step."""
+        self.log(f'[{image}] {step} … {outcome}')
 
-    def kept(self) -> None:
-        """Write nothing: a big dataset would make thousands of lines."""
+    def step_cached(self) -> None:
+        """Print nothing; there are thousands of such steps in a large dataset."""
 
-    def say(self, line: str) -> None:
-        """Write a line."""
+    def log(self, line: str) -> None:
+        """Print a line."""
         print(time.strftime('%Y-%m-%d %H:%M:%S'), line, file=self._stream, flush=True)
 
 
 class RichDisplay(Display):
-    """A line for each step at work and a bar for all, below the steps that have ended."""
+    """One moving line for each running step and a bar for all, below the finished steps."""
 
     def __init__(self, stream: TextIO, totals: Mapping[str, int]) -> None:
         from rich.console import Console
@@ -106,7 +109,7 @@ class RichDisplay(Display):
         self._running: dict[tuple[str, str], list[Any]] = {}
 
     def __enter__(self) -> RichDisplay:
-        """Begin to draw."""
+        """Start to draw."""
         self._progress.start()
         return self
 
@@ -116,203 +119,231 @@ class RichDisplay(Display):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop drawing; the lines stay."""
+        """Stop drawing; the printed lines stay."""
         self._progress.stop()
 
-    def started(self, image: str, step: str) -> None:
-        """Add a line for the step; it pulses, for nobody knows how long it takes."""
+    def step_started(self, image: str, step: str) -> None:
+        """Add a line for the step; its duration is unknown, so that its bar only pulses."""
         task = self._progress.add_task(f'[{image}] {step}', total=None)
         self._running.setdefault((image, step), []).append(task)
 
-    def ended(self, image: str, step: str, outcome: str) -> None:
-        """Print the step above the lines, and advance the bar."""
-        self.say(f'[{image}] {step} … {outcome}')
+    def step_ended(self, image: str, step: str, outcome: str) -> None:
+        """Print the outcome above the moving lines, and advance the bar."""
+        self.log(f'[{image}] {step} … {outcome}')
         self._progress.advance(self._all)
         if tasks := self._running.get((image, step)):
             self._progress.remove_task(tasks.pop(0))
 
-    def kept(self) -> None:
+    def step_cached(self) -> None:
         """Advance the bar."""
         self._progress.advance(self._all)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line above the bars."""
         self._progress.console.print(line, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Glossary:
-    """Words for the nodes of a graph.
+class StepLabels:
+    """Names of the nodes of a workflow for the user.
 
     Parameters
     ----------
-    images
+    images : mapping of str to str
         Names of the images, such as ``sub-01_ses-pre``, by the name of the workflow of each.
-    steps
-        What the steps are called, by the full name of their node; other nodes take no time to
-        speak of.
-
+    steps : mapping of str to str
+        Names of the steps, by the full name of their node. Nodes that take no time are not in it.
     """
 
     images: Mapping[str, str]
     steps: Mapping[str, str]
 
     @classmethod
-    def of(cls, workflow: Any, images: Mapping[str, str]) -> Glossary:
-        """Look through a workflow for the interfaces that are in `STEPS`."""
+    def from_workflow(cls, workflow: Any, images: Mapping[str, str]) -> StepLabels:
+        """Find the nodes of a workflow whose interfaces are in `STEP_LABELS`.
+
+        Parameters
+        ----------
+        workflow : nipype.Workflow
+            The workflow.
+        images : mapping of str to str
+            Names of the images, by the name of the workflow of each.
+
+        Returns
+        -------
+        StepLabels
+            No two steps of an image have the same name.
+        """
         steps = {}
         for name in workflow.list_node_names():
             interface = type(workflow.get_node(name).interface).__name__
-            if interface in STEPS:
-                steps[f'{workflow.name}.{name}'] = STEPS[interface]
-        steps |= _told_apart(steps)
-        plain = cls(images, steps)
-        often = Counter((plain.image_of(node), step) for node, step in steps.items())
-        for node, step in steps.items():
-            if often[plain.image_of(node), step] > 1:
-                name = node.rsplit('.', 1)[-1].removeprefix('prepare_')
-                steps[node] = f'{step} ({name.replace("_", " ")})'
-        return plain
+            if interface in STEP_LABELS:
+                steps[f'{workflow.name}.{name}'] = STEP_LABELS[interface]
+        steps |= _add_templates(steps)
+        return cls(images, _disambiguate(cls(images, steps)))
 
     def image_of(self, node: str) -> str:
-        """Name of the image that a node, given by its full name, works on; ``all`` if on none."""
+        """Return the name of the image of a node, given by its full name; ``all`` if of none."""
         parts = (part for part in node.split('.') if part in self.images)
-        return next((self.images[part] for part in parts), EVERYBODY)
+        return next((self.images[part] for part in parts), ALL_IMAGES)
 
     def totals(self) -> dict[str, int]:
         """Count the steps of each image."""
         return dict(Counter(self.image_of(node) for node in self.steps))
 
 
-def _told_apart(steps: Mapping[str, str]) -> dict[str, str]:
-    """Name the template in the steps of each, where there are several."""
+def _add_templates(steps: Mapping[str, str]) -> dict[str, str]:
+    """Add the name of the template to the steps of each template, if there are several."""
     parts = {node: node.split('.') for node in steps}
-    spaces = {way[2] for way in parts.values() if way[3:4] == ['registration_wf']}
+    spaces = {names[2] for names in parts.values() if names[3:4] == ['registration_wf']}
     if len(spaces) < 2:
         return {}
     return {
-        node: f'{step}, {way[2].removesuffix("_wf")}'
-        for (node, step), way in zip(steps.items(), parts.values(), strict=True)
-        if way[2:3] and way[2] in spaces and step != STEPS['BrainMaskReportlet']
+        node: f'{step}, {names[2].removesuffix("_wf")}'
+        for (node, step), names in zip(steps.items(), parts.values(), strict=True)
+        if names[2:3] and names[2] in spaces and step != STEP_LABELS['BrainMaskReportlet']
     }
 
 
-def open_display(streams: Streams, glossary: Glossary, *, plain: bool) -> Display:
-    """Choose how to show the steps.
+def _disambiguate(labels: StepLabels) -> dict[str, str]:
+    """Add the name of the node to steps of an image that have the same name."""
+    counts = Counter((labels.image_of(node), step) for node, step in labels.steps.items())
+
+    def unique(node: str, step: str) -> str:
+        if counts[labels.image_of(node), step] == 1:
+            return step
+        name = node.rsplit('.', 1)[-1].removeprefix('prepare_')
+        return f'{step} ({name.replace("_", " ")})'
+
+    return {node: unique(node, step) for node, step in labels.steps.items()}
+
+
+def open_display(streams: Streams, step_labels: StepLabels, *, plain: bool) -> Display:
+    """Choose the display of the steps.
 
     Parameters
     ----------
-    streams
-        Where a person reads.
-    glossary
-        Words for the nodes of the graph.
-    plain
-        Ask for plain lines on a terminal too, for libraries that write between them.
+    streams : Streams
+        Streams that the user reads.
+    step_labels : StepLabels
+        Names of the steps.
+    plain : bool
+        Whether to print plain lines on a terminal, too, since libraries print between them.
 
     Returns
     -------
     Display
-        Rich on a terminal.
-
+        Rich on a terminal, plain elsewhere.
     """
     if streams.out.isatty() and not plain:
-        return RichDisplay(streams.out, glossary.totals())
+        return RichDisplay(streams.out, step_labels.totals())
     return PlainDisplay(streams.out)
 
 
-class Monitor:
-    """What Nipype calls when a node starts or ends, in this process or in another.
+class StatusCallback:
+    """Callback of Nipype plugins for the start and the end of a node.
 
     Parameters
     ----------
-    display
-        Where the steps are shown.
-    glossary
-        What they are called.
+    display : Display
+        Shows the steps.
+    step_labels : StepLabels
+        Names of the steps.
 
+    Attributes
+    ----------
+    steps_done : Counter of str
+        Number of steps that have succeeded, by image.
     """
 
-    def __init__(self, display: Display, glossary: Glossary) -> None:
+    def __init__(self, display: Display, step_labels: StepLabels) -> None:
         self._display = display
-        self._glossary = glossary
-        self._totals = glossary.totals()
-        self._begun = time.time()
-        self._first: dict[str, float] = {}
-        self._running: dict[str, float] = {}
+        self._labels = step_labels
+        self._totals = step_labels.totals()
+        self._run_started = time.time()
+        self._image_started: dict[str, float] = {}
+        self._node_started: dict[str, float] = {}
         self._failed: set[str] = set()
-        self._kept: Counter[str] = Counter()
+        self._cached: Counter[str] = Counter()
         self.steps_done: Counter[str] = Counter()
 
     def __call__(self, node: Any, status: str) -> None:
-        """Take note of a node.
+        """Record and show an event of a node.
 
         Parameters
         ----------
-        node
-            Nipype's node.
-        status
-            ``start``, ``end``, ``exception``, or ``again``, before a node whose process died or
-            that lacked memory is run alone. A node that is kept from an earlier run may end
-            without a start; so does, in this process, one that is passed over, and one that has
-            failed may end once more.
-
+        node : nipype.Node
+            The node.
+        status : {'start', 'end', 'exception', 'retry'}
+            Event. ``retry`` comes before a node runs alone because its process was killed or
+            lacked memory. A node whose result an earlier run has left ends without a start. With
+            Nipype's ``Linear`` plugin, so does a node that is skipped because another has failed,
+            and a node that has failed also ends.
         """
-        step = self._glossary.steps.get(node.fullname)
-        image = self._glossary.image_of(node.fullname)
+        step = self._labels.steps.get(node.fullname)
+        image = self._labels.image_of(node.fullname)
         if status == 'start':
-            self._running[node.fullname] = time.time()
-            self._first.setdefault(image, time.time())
+            self._node_started[node.fullname] = time.time()
+            self._image_started.setdefault(image, time.time())
             if step:
-                self._display.started(image, step)
+                self._display.step_started(image, step)
             return
-        if status == 'again':
-            self._display.say(
+        if status == 'retry':
+            self._display.log(
                 f'[{image}] {step or node.name} … lacked memory or lost its process; '
-                'once more, with nothing beside it'
+                'runs once more, with no other step beside it'
             )
             return
-        begun = self._running.pop(node.fullname, None)
+        started = self._node_started.pop(node.fullname, None)
         if status == 'exception':
             self._failed |= {node.fullname, image}
-            outcome = 'failed' if begun is None else f'failed after {_since(begun)}'
-            self._display.ended(image, step or node.name, outcome)
+            outcome = 'failed' if started is None else f'failed after {_since(started)}'
+            self._display.step_ended(image, step or node.name, outcome)
         elif node.fullname in self._failed or (
-            begun is None and self._failed & {image, EVERYBODY}
+            started is None and self._failed & {image, ALL_IMAGES}
         ):
-            return  # told already, or passed over because of what failed before
+            return  # shown already, or skipped because another node has failed
         elif step:
-            self._end(node, image, step, begun)
+            self._end(node, image, step, started)
 
-    def _end(self, node: Any, image: str, step: str, begun: float | None) -> None:
-        """Show a step that went well, and the image if it was its last one."""
+    def _end(self, node: Any, image: str, step: str, started: float | None) -> None:
+        """Show a step that succeeded, and the image if all its steps have."""
         self.steps_done[image] += 1
-        is_kept = _is_older(node, self._begun)
-        self._kept[image] += is_kept
-        if begun is None:
-            self._display.kept()
-        elif is_kept:
-            self._display.ended(image, step, 'kept from an earlier run')
+        is_cached = _is_older(node, self._run_started)
+        self._cached[image] += is_cached
+        if started is None:
+            self._display.step_cached()
+        elif is_cached:
+            self._display.step_ended(image, step, 'kept from an earlier run')
         else:
-            self._display.ended(image, step, f'done in {_since(begun)}')
-        if image != EVERYBODY and self.steps_done[image] == self._totals[image]:
-            self._display.say(f'[{image}] {self._story_of(image)}')
+            self._display.step_ended(image, step, f'done in {_since(started)}')
+        if image != ALL_IMAGES and self.steps_done[image] == self._totals[image]:
+            self._display.log(f'[{image}] {self._summary(image)}')
 
-    def _story_of(self, image: str) -> str:
-        total, kept = self._totals[image], self._kept[image]
-        if kept == total:
+    def _summary(self, image: str) -> str:
+        total, cached = self._totals[image], self._cached[image]
+        if cached == total:
             return f'all {total} steps kept from an earlier run'
-        story = f'all {total} steps done in {_since(self._first[image])}'
-        return f'{story}, {kept} of them in an earlier run' if kept else story
+        text = f'all {total} steps done in {_since(self._image_started[image])}'
+        return f'{text}, {cached} of them in an earlier run' if cached else text
 
 
-def in_words(seconds: float) -> str:
-    """Write a duration.
+def format_duration(seconds: float) -> str:
+    """Write a duration in seconds, minutes or hours.
+
+    Parameters
+    ----------
+    seconds : float
+        The duration.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
-    >>> in_words(4.12), in_words(72), in_words(7500)
+    >>> format_duration(4.12), format_duration(72), format_duration(7500)
     ('4.1 s', '1 min 12 s', '2 h 05 min')
-
     """
     if seconds < 59.95:
         return f'{seconds:.1f} s'
@@ -322,11 +353,11 @@ def in_words(seconds: float) -> str:
     return f'{minutes // 60} h {minutes % 60:02d} min'
 
 
-def _since(begun: float) -> str:
-    return in_words(time.time() - begun)
+def _since(started: float) -> str:
+    return format_duration(time.time() - started)
 
 
-def _is_older(node: Any, begun: float) -> bool:
-    """Whether the result is older than the run: Nipype found nothing to do."""
+def _is_older(node: Any, time_stamp: float) -> bool:
+    """Return whether the result of a node is older, so that Nipype did not run it again."""
     result = Path(node.output_dir()) / f'result_{node.name}.pklz'
-    return result.is_file() and result.stat().st_mtime < begun
+    return result.is_file() and result.stat().st_mtime < time_stamp

@@ -1,4 +1,4 @@
-"""What a run may use: processors, threads, memory, a GPU, a cluster."""
+"""Processors, threads, memory and GPU that a run uses, and the plugin of Nipype that runs it."""
 
 from __future__ import annotations
 
@@ -10,45 +10,50 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepreg_wf.engine.schedulers import SUBMITS_WITH
+from deepreg_wf.engine.schedulers import SUBMIT_COMMANDS
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Execution, default_of
 
-MOST_THREADS = 8
+MAX_THREADS = 8
+"""Most threads of one step, unless the user asks for more."""
 
-SPINS = 10_000
-"""How often a thread of OpenMP looks whether there is work before it sleeps.
+SPIN_COUNT = 10_000
+"""Number of times that a thread of OpenMP checks for work before it sleeps.
 
-GNU's own default is some hundred times that. Where processors are shared with other processes it
-makes a geodesic take fifteen times as long, and this twice; where they are not, both are as fast.
+The default of GNU's library is about a hundred times that. On processors that are shared with
+other processes, a geodesic then takes fifteen times as long; with this value, twice as long.
+On free processors there is no difference.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a run may use.
+    """Resources of a run.
 
     Parameters
     ----------
-    device
+    device : str
         ``cpu``, ``cuda`` or ``cuda:N``.
-    nprocs
-        Processors in use at once.
-    omp_nthreads
+    nprocs : int
+        Processors in use at the same time.
+    omp_nthreads : int
         Threads of one step.
-    batch_size
-        Patches that go through a network at once, at most.
-    n_gpu_procs
-        Steps that use the GPU at once.
-    is_deterministic
-        Whether libraries are to give the same bits from run to run.
-    mem_mb
-        Memory of the steps together, in MiB; None leaves it to Nipype.
-    plugin_name, plugin_args
-        Of the Nipype plugin that was asked for.
-    verbose, resource_monitor
-        As in the settings, for the workers.
-
+    batch_size : int
+        Maximum number of patches that go through a network at once.
+    n_gpu_procs : int
+        Steps that use the GPU at the same time.
+    is_deterministic : bool
+        Whether libraries give the same bits in each run.
+    mem_mb : int, optional
+        Memory of all steps together, in MiB; by default 90 % of that of the machine.
+    plugin_name : str
+        Plugin of Nipype.
+    plugin_args : mapping
+        Its arguments.
+    verbose : int
+        Level of the log of Nipype; 2 or more for debugging.
+    resource_monitor : bool
+        Whether Nipype records the resources of each step.
     """
 
     device: str
@@ -65,88 +70,94 @@ class Resources:
 
     @property
     def on_cluster(self) -> bool:
-        """Whether steps are jobs of a scheduler, on other machines than this one."""
-        return self.plugin_name in SUBMITS_WITH
+        """Whether each step is a job of a scheduler, on another machine."""
+        return self.plugin_name in SUBMIT_COMMANDS
 
     def environment(self) -> dict[str, str]:
-        """Variables that hold libraries to the threads of one step, and to the same bits."""
-        names = ('OMP', 'MKL', 'OPENBLAS', 'NUMEXPR')
-        threads = {f'{name}_NUM_THREADS': str(self.omp_nthreads) for name in names}
-        # Or the bits of MKL depend on where in memory its input happens to lie.
-        return threads | ({'MKL_CBWR': 'AUTO'} if self.is_deterministic else {})
-
-    def plugin(self, monitor: Callable[[Any, str], None]) -> tuple[Any, dict[str, Any]]:
-        """Choose how Nipype runs the graph.
-
-        Parameters
-        ----------
-        monitor
-            Called when a node starts or ends.
+        """Return the environment variables that limit the threads of libraries.
 
         Returns
         -------
-        tuple
-            Plugin, or its name, and its arguments: a pool of processes (one at least: what a
-            step does to its process is not to end the run), or the plugin that was asked for.
+        dict of str to str
+            With `is_deterministic`, also the one that makes MKL give the same bits.
+        """
+        names = ('OMP', 'MKL', 'OPENBLAS', 'NUMEXPR')
+        threads = {f'{name}_NUM_THREADS': str(self.omp_nthreads) for name in names}
+        # Otherwise the bits of MKL depend on the address of its input in memory.
+        return threads | ({'MKL_CBWR': 'AUTO'} if self.is_deterministic else {})
+
+    def plugin(self, callback: Callable[[Any, str], None]) -> tuple[Any, dict[str, Any]]:
+        """Make the plugin that runs the workflow.
+
+        Parameters
+        ----------
+        callback : callable
+            Called with each node and its status when it starts or ends.
+
+        Returns
+        -------
+        plugin : nipype plugin or str
+            The plugin, or its name. By default it is a pool of worker processes, of one at least,
+            so that a step that kills its process does not end the run.
+        plugin_args : dict
+            Its arguments.
 
         Raises
         ------
         InputError
-            If there is no such plugin, or it cannot be used here.
-
+            If there is no such plugin, or it cannot be used on this machine.
         """
         if self.plugin_name not in ('MultiProc', 'Linear'):
             from deepreg_wf.engine.slurm import SlurmPlugin, check_plugin
 
             check_plugin(self.plugin_name)
-            arguments = {**self.plugin_args, 'status_callback': monitor}
+            arguments = {**self.plugin_args, 'status_callback': callback}
             is_slurm = self.plugin_name == 'SLURM'
             return SlurmPlugin(arguments) if is_slurm else self.plugin_name, arguments
         if self.plugin_name == 'Linear':
-            return 'Linear', {'status_callback': monitor}
+            return 'Linear', {'status_callback': callback}
         from deepreg_wf.engine.multiproc import WorkerPool
 
         arguments = {
             'n_procs': self.nprocs,
             'n_gpu_procs': self.n_gpu_procs,
-            'raise_insufficient': False,
             'log_level': logging.DEBUG if self.verbose > 1 else logging.INFO,
             'resource_monitor': self.resource_monitor,
             **({'memory_gb': self.mem_mb / 1024} if self.mem_mb else {}),
             **self.plugin_args,
-            'status_callback': monitor,
+            'status_callback': callback,
         }
         return WorkerPool(arguments), arguments
 
 
-def share_processors() -> None:
-    """Have threads that wait leave the processor to others; before torch is imported."""
-    os.environ.setdefault('GOMP_SPINCOUNT', str(SPINS))
+def limit_thread_spinning() -> None:
+    """Make idle threads of OpenMP sleep soon; to be called before torch is imported."""
+    os.environ.setdefault('GOMP_SPINCOUNT', str(SPIN_COUNT))
 
 
 def plan_resources(execution: Execution, *, images: int) -> Resources:
-    """Fill in what was not asked for.
+    """Choose the resources of a run.
 
     Parameters
     ----------
-    execution
-        What was asked for.
-    images
-        How many images share the processors.
+    execution : Execution
+        Settings of the call; what is set there is used.
+    images : int
+        Number of images that share the processors.
 
     Returns
     -------
     Resources
-        Threads for each step such that images come first: they share nothing.
+        With so many threads for each step that as many images as possible run at the same time,
+        since these share nothing.
 
     Raises
     ------
     InputError
         If there is no such device, or the plugin file is unusable.
-
     """
     nprocs = execution.nprocs or available_processors()
-    threads = execution.omp_nthreads or max(1, min(MOST_THREADS, nprocs // max(1, images)))
+    threads = execution.omp_nthreads or max(1, min(MAX_THREADS, nprocs // max(1, images)))
     plugin = _read_plugin(execution.use_plugin) if execution.use_plugin else {}
     name = plugin.get('plugin', 'MultiProc')
     return Resources(
@@ -172,11 +183,11 @@ def available_processors() -> int:
 
 
 def resolve_device(device: str) -> str:
-    """Turn ``auto`` into a device, and see that any other is there.
+    """Replace ``auto`` by a device, and check that any other is available.
 
     Parameters
     ----------
-    device
+    device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns
@@ -187,8 +198,7 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     InputError
-        If the device is not on this machine.
-
+        If this machine does not have the device.
     """
     if device == 'cpu':
         return device
@@ -196,22 +206,23 @@ def resolve_device(device: str) -> str:
     if device == 'auto':
         return 'cuda' if count else 'cpu'
     if int(device.partition(':')[2] or 0) >= count:
+        found = f'{count or "no"} CUDA GPU{"s" if count > 1 else ""}'
         raise InputError(
-            f'device: torch finds {count or "no"} CUDA GPU{"s" if count > 1 else ""} here and '
-            f'{device} was asked for; choose another device, or leave it out.'
+            f'{device} was asked for, but torch finds {found} on this machine',
+            advice='choose another device with --device, or leave that option out',
         )
     return device
 
 
 def _device(device: str, plugin: str) -> str:
-    """Device of the steps; on the other machines of a cluster a GPU is there if asked for."""
-    if plugin in SUBMITS_WITH:
+    """Return the device of the steps; the machines of a cluster cannot be asked for theirs."""
+    if plugin in SUBMIT_COMMANDS:
         return 'cpu' if device == 'auto' else device
     return resolve_device(device)
 
 
 def _count_gpus() -> int:
-    """Ask torch, which takes seconds to import, only where there is a driver."""
+    """Count the CUDA GPUs; torch is imported, which takes seconds, only if there is a driver."""
     try:
         ctypes.CDLL('libcuda.so.1')
     except OSError:
@@ -227,13 +238,17 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f'{path}: the plugin file is not YAML; mend it.') from error
+        raise InputError(
+            'the plugin file cannot be read as YAML', advice='correct it', path=path
+        ) from error
     expected = {'plugin': str, 'plugin_args': dict}
     if not isinstance(content, dict) or not all(
         name in expected and isinstance(value, expected[name]) for name, value in content.items()
     ):
         raise InputError(
-            f'{path}: a plugin file has the keys "plugin" (a name) and "plugin_args" (a mapping) '
-            'and no others; mend it.'
+            'a plugin file has the keys "plugin" (a name) and "plugin_args" (a mapping), and no '
+            'others',
+            advice='correct it',
+            path=path,
         )
     return content

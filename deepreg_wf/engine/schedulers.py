@@ -1,8 +1,8 @@
-"""The commands with which Nipype's cluster plugins submit jobs."""
+"""Commands with which Nipype's plugins for clusters submit jobs."""
 
 from __future__ import annotations
 
-SUBMITS_WITH = {
+SUBMIT_COMMANDS = {
     'SLURM': 'sbatch',
     'SGE': 'qsub',
     'PBS': 'qsub',
@@ -10,4 +10,4 @@ SUBMITS_WITH = {
     'LSF': 'bsub',
     'Condor': 'condor_qsub',
 }
-"""Nipype's plugins that submit each step as a job and wait for it, and the command they call."""
+"""Command of each plugin of Nipype that submits each step as a job and waits for it."""

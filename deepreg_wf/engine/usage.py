@@ -1,4 +1,4 @@
-"""What a run has used: kept beside its results, and asked for the next time."""
+"""Time and memory that a run has used, recorded beside its results."""
 
 from __future__ import annotations
 
@@ -14,38 +14,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deepreg_wf.bids.entities import write_json
+from deepreg_wf.utils.atomic import write_json
 
-RECORD = 'usage.json'
-_EVERY = 0.5
+USAGE_FILE = 'usage.json'
+_INTERVAL = 0.5
 _MIB = 2**20
 
 
-class Meter(AbstractContextManager['Meter']):
-    """Measures the time and the memory of this process and of all that it starts.
+class ResourceMonitor(AbstractContextManager['ResourceMonitor']):
+    """Context manager that measures the time and memory of this process and of its children.
 
-    Memory that processes share is counted for each of them, so that a job which asks for as much
+    Memory that processes share is counted for each of them, so that a job that asks for the sum
     has enough.
 
     Attributes
     ----------
-    seconds
-        How long the block took.
-    memory_mb
-        Largest resident memory, in MiB, looked at twice a second.
-
+    seconds : float
+        Duration of the block.
+    memory_mb : float
+        Largest resident memory in MiB, sampled twice a second.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.memory_mb = 0.0
         self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> Meter:
-        """Begin to measure."""
-        self._begun = time.time()
-        self._watcher.start()
+    def __enter__(self) -> ResourceMonitor:
+        """Start to measure."""
+        self._started = time.time()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -56,21 +55,21 @@ class Meter(AbstractContextManager['Meter']):
     ) -> None:
         """Stop measuring."""
         self._over.set()
-        self._watcher.join()
-        self.seconds = time.time() - self._begun
+        self._thread.join()
+        self.seconds = time.time() - self._started
         self.memory_mb = max(self.memory_mb, _own_peak_mb())
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         import psutil
 
         this = psutil.Process()
-        while not self._over.wait(_EVERY):
-            total = sum(map(_resident, (this, *this.children(recursive=True))))
+        while not self._over.wait(_INTERVAL):
+            total = sum(map(_resident_bytes, (this, *this.children(recursive=True))))
             self.memory_mb = max(self.memory_mb, total / _MIB)
 
 
-def _resident(process: Any) -> int:
-    """Bytes in memory; none of a process that has ended since."""
+def _resident_bytes(process: Any) -> int:
+    """Return the resident memory of a process; 0 if it has ended since."""
     import psutil
 
     try:
@@ -80,22 +79,21 @@ def _resident(process: Any) -> int:
 
 
 def _own_peak_mb() -> float:
-    """Peak of this process since it began, which no look can miss."""
+    """Return the peak of this process since its start, which sampling can miss."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (_MIB if sys.platform == 'darwin' else 1024)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a run has used.
+    """Record of what a run has used.
 
     Parameters
     ----------
-    folder
-        Log of the run, where its settings are.
-    content
-        As `write_usage` has written it.
-
+    folder : Path
+        Folder of the log of the run, which has its settings, too.
+    content : dict
+        Fields that `write_usage` has written.
     """
 
     folder: Path
@@ -103,49 +101,47 @@ class Usage:
 
     @property
     def ended(self) -> float:
-        """When the run ended, in seconds of the epoch."""
+        """End of the run, in seconds of the epoch."""
         return datetime.fromisoformat(self.content['Ended']).timestamp()
 
 
-def write_usage(folder: Path, meter: Meter, **facts: Any) -> None:
-    """Write ``usage.json``; a run that has one came to its end.
+def write_usage(folder: Path, monitor: ResourceMonitor, **fields: Any) -> None:
+    """Write ``usage.json``, which also marks a run as complete.
 
     Parameters
     ----------
-    folder
-        Log of the run.
-    meter
-        Of the run.
-    **facts
-        More to know of it.
-
+    folder : Path
+        Folder of the log of the run.
+    monitor : ResourceMonitor
+        Measurements.
+    **fields : Any
+        Further fields.
     """
     content = {
         'Ended': datetime.now().astimezone().isoformat(timespec='microseconds'),
-        'Seconds': round(meter.seconds, 1),
-        'MemoryMB': round(meter.memory_mb),
-        **facts,
+        'Seconds': round(monitor.seconds, 1),
+        'MemoryMB': round(monitor.memory_mb),
+        **fields,
     }
-    write_json(folder / RECORD, content)
+    write_json(folder / USAGE_FILE, content)
 
 
 def read_usages(output_dir: Path, participant: str) -> list[Usage]:
-    """Read what the runs of a participant have used.
+    """Read the records of the runs of a participant.
 
     Parameters
     ----------
-    output_dir
+    output_dir : Path
         Folder of the derivatives.
-    participant
+    participant : str
         Label, without ``sub-``.
 
     Returns
     -------
     list of Usage
         The oldest first.
-
     """
-    records = (output_dir / f'sub-{participant}' / 'log').glob(f'*/{RECORD}')
+    records = (output_dir / f'sub-{participant}' / 'log').glob(f'*/{USAGE_FILE}')
     return [
         Usage(record.parent, json.loads(record.read_text(encoding='utf-8')))
         for record in sorted(records)
