@@ -1,4 +1,4 @@
-"""The examples and graphs in docstrings: they run, on real files, and say what is true."""
+"""Examples and workflow graphs in docstrings, run on small images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORKFLOWS = [n for n in import_module('deepreg_wf.workflows').__all__ if n.start
 
 @pytest.fixture(scope='module')
 def files(make_brain, tmp_path_factory) -> Path:
-    """A small brain, a template, and what each step makes of them."""
+    """Files that the examples read: a small brain, a template, and results of each step."""
     folder = tmp_path_factory.mktemp('examples')
     brain, template = make_brain(seed=1), make_brain()
     for name, image in (('T1w', brain), ('aligned', brain), ('brain', brain)):
@@ -74,20 +74,20 @@ def files(make_brain, tmp_path_factory) -> Path:
         shooting_trace=folder / 'shooting.json',
     )
     measure.run(cwd=str(folder))
-    spread = nb.load(folder / 'log_jacobian.nii.gz')
-    nb.Nifti1Image(np.abs(spread.get_fdata()), spread.affine).to_filename(
+    log_jacobian = nb.load(folder / 'log_jacobian.nii.gz')
+    nb.Nifti1Image(np.abs(log_jacobian.get_fdata()), log_jacobian.affine).to_filename(
         folder / 'uncertainty.nii.gz'
     )
     return folder
 
 
 @pytest.mark.parametrize('example', EXAMPLES)
-def test_an_example_gives_what_it_says(example, files, tmp_path, monkeypatch) -> None:
+def test_docstring_examples_run(example, files, tmp_path, monkeypatch) -> None:
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(verbose=False)
-    told: list[str] = []
-    assert runner.run(example, out=told.append).failed == 0, ''.join(told)
+    output: list[str] = []
+    assert runner.run(example, out=output.append).failed == 0, ''.join(output)
 
 
 def test_every_interface_has_an_example() -> None:
@@ -96,7 +96,7 @@ def test_every_interface_has_an_example() -> None:
 
 
 @pytest.mark.parametrize('name', WORKFLOWS)
-def test_the_graph_of_a_workflow_is_built_and_has_the_fields_it_names(name, files, monkeypatch):
+def test_workflow_graphs_have_the_documented_fields(name, files, monkeypatch):
     monkeypatch.chdir(files)
     text = inspect.getdoc(getattr(import_module('deepreg_wf.workflows'), name))
     code = re.search(r'\.\. workflow::\n(?:\s+:.*\n)*\n((?:        .*\n|\n)+)', text).group(1)

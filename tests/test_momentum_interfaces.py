@@ -1,4 +1,4 @@
-"""The interfaces of the geodesic: matching, shooting and what the result says of itself."""
+"""Interfaces of LDDMM: matching, shooting and quality measures."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def pull(data: np.ndarray, warp: str) -> np.ndarray:
     return lddmm.fields.interpolate(torch.from_numpy(data)[None], field)[0].numpy()
 
 
-def test_directions_differ_by_which_map_is_the_warp(case, working_directory) -> None:
+def test_the_other_direction_swaps_the_maps(case, working_directory) -> None:
     fields = {}
     for direction in ('template-to-subject', 'subject-to-template'):
         outputs = GeodesicShooting(momentum=case['momentum'], direction=direction).run().outputs
@@ -98,7 +98,7 @@ def test_log_jacobian_is_of_the_warp(case, working_directory) -> None:
     np.testing.assert_allclose(np.exp(log_jacobian), expected, rtol=1e-4)
 
 
-def test_a_start_is_gone_on_from(case, working_directory) -> None:
+def test_matching_starts_from_the_given_momentum(case, working_directory) -> None:
     """The true momentum has less energy at once than the identity."""
     energies = []
     for start in ({}, {'momentum': case['momentum']}):
@@ -113,7 +113,7 @@ def test_a_start_is_gone_on_from(case, working_directory) -> None:
     assert energies[1] < 0.9 * energies[0]
 
 
-def test_a_momentum_that_folds_is_shortened_and_written(case, working_directory) -> None:
+def test_a_folding_momentum_is_shortened_and_saved(case, working_directory) -> None:
     momentum, grid = load_vector(case['momentum'])
     save_vector('strong.nii.gz', 8 * momentum, grid)
     shot = GeodesicShooting(momentum='strong.nii.gz').run().outputs
@@ -127,7 +127,7 @@ def test_a_momentum_that_folds_is_shortened_and_written(case, working_directory)
     )
 
 
-def test_another_grid_is_refused_in_one_sentence(case, working_directory) -> None:
+def test_an_image_on_another_grid_is_refused(case, working_directory) -> None:
     data, grid = load_image(case['subject'])
     other = grid.resampled(8.0)
     save_image('other.nii.gz', resample(data, grid, other), other)
@@ -135,7 +135,7 @@ def test_another_grid_is_refused_in_one_sentence(case, working_directory) -> Non
         RefineMomentum(moving_image=case['template'], fixed_image='other.nii.gz').run()
 
 
-def test_an_empty_image_is_refused_in_one_sentence(case, working_directory) -> None:
+def test_an_empty_image_is_refused(case, working_directory) -> None:
     data, grid = load_image(case['subject'])
     save_image('empty.nii.gz', np.zeros_like(data), grid)
     with pytest.raises(InputError, match=r'empty\.nii\.gz: the image has no positive voxel'):
@@ -146,11 +146,11 @@ def test_a_momentum_that_diverges_is_refused(case, working_directory) -> None:
     momentum, grid = load_vector(case['momentum'])
     momentum[0, 5, 5, 5] = np.nan
     save_vector('nan.nii.gz', momentum, grid)
-    with pytest.raises(InputError, match=r'nan\.nii\.gz: .* finite; look at the mask'):
+    with pytest.raises(InputError, match=r'nan\.nii\.gz: .* finite; check the brain mask'):
         GeodesicShooting(momentum='nan.nii.gz').run()
 
 
-def test_quality_of_a_perfect_registration(case, working_directory) -> None:
+def test_quality_measures_of_a_perfect_registration(case, working_directory) -> None:
     shot = GeodesicShooting(momentum=case['momentum']).run().outputs
     subject, grid = load_image(case['subject'])
     save_image('warped.nii.gz', pull(subject, shot.warp), grid)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from deepreg_wf.bids.dataset import DESCRIPTIONS, write_citation, write_dataset_files
-from deepreg_wf.bids.entities import derivative_path, parse_entities, write_text
+from deepreg_wf.bids.entities import derivative_path, parse_entities
 from deepreg_wf.errors import InputError
+from deepreg_wf.settings import Registration
 from deepreg_wf.templates.template import Template
-from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.utils.atomic import atomic_write, write_text
 
 # Beside the Python that runs the tests, whether or not its environment is activated.
 VALIDATOR = shutil.which('bids-validator-deno', path=Path(sys.executable).parent)
@@ -82,7 +83,9 @@ TEMPLATES = {
     'at two resolutions': Template(
         space='MNI152NLin2009aSym',
         t1w=Path('template.nii.gz'),
-        others=(Template(space='MNI152NLin2009aSym', resolution='2', t1w=Path('t.nii.gz')),),
+        other_resolutions=(
+            Template(space='MNI152NLin2009aSym', resolution='2', t1w=Path('t.nii.gz')),
+        ),
     ),
     'cohort at 2 mm': Template(
         space='MNIPediatricAsym',
@@ -135,7 +138,7 @@ def store(tmp_path, bids_dir):
     files['t1w_mask'] = write_image(results / 'mask.nii', (6, 7, 8), 'uint8')
     files |= {f'{name}_res2': files[name] for name in ('t1w_std', 'mask_std')}
     files['momentum'] = write_image(results / 'momentum.nii.gz', (6, 7, 8, 1, 3))
-    for name in ('t1w2std', 'std2t1w'):
+    for name in ('anat2std_xfm', 'std2anat_xfm'):
         files[name] = results / f'{name}.h5'
         files[name].write_bytes(name.encode())
     files['qc'] = results / 'qc.json'
@@ -149,8 +152,6 @@ def store(tmp_path, bids_dir):
             bids_dir=bids_dir,
             output_dir=tmp_path / 'out',
             template=TEMPLATES[template],
-            registration_resolution=2.0,
-            direction='template-to-subject',
             **options,
         )
         workflow.base_dir = tmp_path / 'work'
@@ -184,7 +185,7 @@ def test_what_can_be_made_of_the_rest_is_left_out_at_the_minimal_level(store):
 
 
 def test_uncertainty_is_stored_in_millimetres_where_it_was_asked_for(store):
-    out = store('sub-01/anat/sub-01_T1w.nii.gz', uncertainty=True)
+    out = store('sub-01/anat/sub-01_T1w.nii.gz', registration=Registration(uncertainty=2))
     name = 'sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w'
     new = [f'sub-01/anat/{name}.json', f'sub-01/anat/{name}.nii.gz']
     assert listing(out) == sorted([*ONE_SESSION.split(), *new])

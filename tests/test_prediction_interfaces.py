@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepreg_wf.checkpoints.find import SHIPPED, describe_weights, find_weights
+from deepreg_wf.checkpoints.locate import SHIPPED, describe_weights, find_weights
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.prediction import (
     CorrectMomentum,
@@ -18,7 +18,8 @@ from deepreg_wf.interfaces.prediction import (
     _checkpoint,
 )
 from deepreg_wf.lddmm import Metric, diagnostics, fields, normalise, shoot
-from deepreg_wf.quicksilver import Checkpoint, Spec, load_checkpoint, save_checkpoint
+from deepreg_wf.quicksilver import Checkpoint, NetworkSpec, load_checkpoint, save_checkpoint
+from deepreg_wf.settings import Compute, Registration
 from deepreg_wf.spatial import VoxelGrid, load_image, load_vector, save_image
 
 
@@ -105,7 +106,7 @@ def test_images_on_two_grids_are_refused(pair, inputs, tmp_path) -> None:
 
 
 def test_speed_changes_no_hash_and_weights_do(inputs, tmp_path) -> None:
-    spec = Spec(features=2, spacing=4.0)
+    spec = NetworkSpec(features=2, spacing=4.0)
     other = tmp_path / 'other.safetensors'
     save_checkpoint(Checkpoint(spec.new_network(), spec), other)
     weights = SHIPPED / 'prediction.safetensors'
@@ -123,7 +124,7 @@ def test_a_network_is_read_once_until_its_file_is_another(tmp_path) -> None:
     path.write_bytes((SHIPPED / 'prediction.safetensors').read_bytes())
     first = _checkpoint(str(path), 'cpu')
     assert _checkpoint(str(path), 'cpu') is first
-    spec = Spec(features=2, spacing=4.0)
+    spec = NetworkSpec(features=2, spacing=4.0)
     save_checkpoint(Checkpoint(spec.new_network(), spec), path)
     assert _checkpoint(str(path), 'cpu').spec == spec
 
@@ -144,7 +145,7 @@ def test_a_run_does_again_what_depends_on_other_weights_and_nothing_else(pair, t
 
     def run(**options: object) -> set[str]:
         """Names of the steps that were not kept from the run before."""
-        workflow = init_quicksilver_wf(refine=0, **options)
+        workflow = init_quicksilver_wf(registration=Registration(refine=0), **options)
         workflow.base_dir = str(tmp_path / 'work')
         files = {'template_brain': pair['moving'], 't1w_affine': pair['fixed']}
         for name, path in files.items():
@@ -157,7 +158,7 @@ def test_a_run_does_again_what_depends_on_other_weights_and_nothing_else(pair, t
         return list((tmp_path / 'work').rglob('result_*.pklz'))
 
     assert run() == {'predict', 'correct', 'shoot'}
-    assert run(omp_nthreads=2, batch_size=1) == set()
+    assert run(compute=Compute(omp_nthreads=2, batch_size=1)) == set()
     other = replace(shipped, correction=tmp_path / 'correction.safetensors')
     assert run(weights=other) == {'correct', 'shoot'}
 

@@ -40,7 +40,7 @@ def register(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_call_of_the_page_registers_one_image_to_the_other(tmp_path: Path) -> None:
+def test_the_documented_call_registers_one_image_to_another(tmp_path: Path) -> None:
     moved = write_pair(tmp_path)
     line = re.search(r'^deepreg_wf-register (.*)$', PAGE.read_text('utf-8'), re.M).group(1)
     words = [*shlex.split(line), '--registration-resolution', '4', '--momentum', 'predict']
@@ -69,7 +69,7 @@ def test_the_call_of_the_page_registers_one_image_to_the_other(tmp_path: Path) -
     assert quality['nonpositive_jacobian_fraction'] == 0
 
 
-def test_an_image_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_image_is_reported_in_one_line(tmp_path: Path) -> None:
     write_pair(tmp_path)
     call = ['--fixed', 'fixed.nii.gz', '--output-prefix', 'out/x_', '--nprocs', '1']
     done = register('--moving', 'absent.nii.gz', *call, cwd=tmp_path)
@@ -86,7 +86,7 @@ def test_an_image_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     assert not list((tmp_path / 'out').iterdir())
 
 
-def test_what_is_needed_is_asked_for() -> None:
+def test_required_options_are_checked() -> None:
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args(['--moving', 'a.nii.gz'])
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""Settings survive the way to TOML and back, and refuse what they cannot mean."""
+"""Settings: TOML round trip, validation and defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
-from deepreg_wf.settings import DEFAULT_SPACE, Settings, default_of, read_options
+from deepreg_wf.settings import DEFAULT_SPACE, Compute, Settings, default_of, read_options
 
 PLACES = {'bids_dir': '/data/bids', 'output_dir': '/data/out'}
 EVERYTHING = PLACES | {
@@ -55,13 +55,13 @@ EVERYTHING = PLACES | {
 @pytest.mark.parametrize(
     'options', [PLACES, EVERYTHING, PLACES | {'deterministic': True}], ids=['few', 'all', 'other']
 )
-def test_round_trip_is_exact(options):
+def test_toml_round_trip_is_exact(options):
     settings = Settings.from_options(options)
     assert Settings.from_toml(settings.to_toml()) == settings
     assert Settings.from_toml(settings.to_toml(command_line='deepreg_wf "a b"')) == settings
 
 
-def test_every_setting_is_in_the_round_trip_above():
+def test_the_round_trip_covers_every_setting():
     settings = Settings.from_options(EVERYTHING)
     untouched = {'analysis_level', 'deterministic', 'output_spaces'}
     untouched |= {'boilerplate_only'}
@@ -73,7 +73,7 @@ def _group(settings, group):
     return getattr(settings, group.name)
 
 
-def test_paths_do_not_depend_on_where_the_file_is_read(tmp_path, monkeypatch):
+def test_paths_are_independent_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_options({'bids_dir': 'bids', 'output_dir': '~/out'})
     assert settings.selection.bids_dir == tmp_path / 'bids'
@@ -83,7 +83,7 @@ def test_paths_do_not_depend_on_where_the_file_is_read(tmp_path, monkeypatch):
     assert Settings.from_toml(text) == settings
 
 
-def test_settings_do_not_change():
+def test_settings_are_immutable():
     settings = Settings.from_options(PLACES)
     with pytest.raises(FrozenInstanceError):
         settings.execution.nprocs = 3
@@ -114,7 +114,7 @@ def test_settings_do_not_change():
         (PLACES | {'participant_label': '01'}, 'not a list of words'),
     ],
 )
-def test_unusable_values_are_refused_in_one_sentence(options, words):
+def test_unusable_values_raise_input_errors(options, words):
     with pytest.raises(InputError, match='^[^\n]+\\.$') as caught:
         Settings.from_options(options)
     assert words in str(caught.value)
@@ -129,19 +129,19 @@ def test_unusable_values_are_refused_in_one_sentence(options, words):
         ('[execution\n', 'not a TOML file'),
     ],
 )
-def test_a_file_with_something_else_in_it_is_named(text, words):
+def test_errors_in_a_settings_file_name_the_file(text, words):
     with pytest.raises(InputError, match=r'^run\.toml: [^\n]+\.$') as caught:
         read_options(text, source='run.toml')
     assert words in str(caught.value)
 
 
-def test_facts_of_a_run_are_kept_for_a_reader_and_change_nothing():
+def test_facts_about_the_run_are_written_and_ignored_on_reading():
     text = Settings.from_options(PLACES).to_toml(command_line='deepreg_wf a b participant')
     assert 'command_line = "deepreg_wf a b participant"' in text
     assert 'run' not in read_options(text, source='run.toml')
 
 
-def test_a_settings_file_repeats_a_run_and_options_override_it(tmp_path):
+def test_options_override_a_settings_file(tmp_path):
     config = tmp_path / 'run.toml'
     before = Settings.from_options(EVERYTHING)
     config.write_text(before.to_toml(), encoding='utf-8')
@@ -156,7 +156,7 @@ def test_a_settings_file_repeats_a_run_and_options_override_it(tmp_path):
 
 @pytest.mark.parametrize('rival', [['--output-spaces', 'A:res-1'], ['--template', '/other.nii']])
 @pytest.mark.parametrize('before', [{'template': '/lab.nii'}, {'output_spaces': ('B',)}])
-def test_a_template_given_now_puts_aside_that_of_the_file(tmp_path, rival, before):
+def test_a_template_or_space_overrides_both_of_the_file(tmp_path, rival, before):
     config = tmp_path / 'run.toml'
     config.write_text(Settings.from_options(PLACES | before).to_toml(), encoding='utf-8')
     output = parse_settings(['--config-file', str(config), *rival]).output
@@ -166,9 +166,20 @@ def test_a_template_given_now_puts_aside_that_of_the_file(tmp_path, rival, befor
         assert (output.template, output.output_spaces) == (None, ('A:res-1',))
 
 
-def test_defaults_for_the_help_are_those_of_the_settings():
+def test_default_of_returns_the_default_of_the_settings():
     settings = Settings.from_options(PLACES)
     assert default_of('registration_resolution') == settings.registration.registration_resolution
     assert settings.output.output_spaces == (DEFAULT_SPACE,)
     with pytest.raises(InputError, match='unknown setting'):
         default_of('flavour')
+
+
+def test_compute_has_the_defaults_of_the_execution_settings():
+    for name in ('batch_size', 'random_seed', 'sloppy'):
+        assert getattr(Compute(), name) == default_of(name)
+
+
+def test_a_gpu_node_occupies_one_processor():
+    on_cpu, on_gpu = (Compute(device=device, omp_nthreads=4) for device in ('cpu', 'cuda:1'))
+    assert (on_cpu.use_gpu, on_cpu.n_procs) == (False, 4)
+    assert (on_gpu.use_gpu, on_gpu.n_procs) == (True, 1)

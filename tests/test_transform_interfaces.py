@@ -90,7 +90,9 @@ def test_a_resampled_field_has_the_layout_that_fmriprep_reads(codes: str, tmp_pa
 
 
 def test_a_composite_without_a_field_is_not_resampled(tmp_path: Path) -> None:
-    save_composite(tmp_path / 'affine.h5', affine=AFFINE)
+    save_composite(tmp_path / 'affine.h5', affine=AFFINE, warp=wave_on(FIELD), grid=FIELD)
+    with h5py.File(tmp_path / 'affine.h5', 'r+') as file:
+        del file['TransformGroup/2']
     save_image(tmp_path / 'template.nii.gz', np.ones(FIELD.shape), FIELD, 'uint8')
     resample_transform = ResampleTransform(
         in_file=str(tmp_path / 'affine.h5'), reference_image=str(tmp_path / 'template.nii.gz')

@@ -1,10 +1,12 @@
-"""Graphs over a table of options; no image is read."""
+"""Workflow graphs for a table of settings; no image is read."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,14 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 from niworkflows.utils.testing import generate_bids_skeleton
 
 import deepreg_wf
-import deepreg_wf.interfaces
-import deepreg_wf.workflows
-from deepreg_wf.checkpoints.find import SHIPPED
-from deepreg_wf.engine.progress import Glossary
+from deepreg_wf.checkpoints.locate import SHIPPED
+from deepreg_wf.engine.progress import StepLabels
 from deepreg_wf.errors import InputError
-from deepreg_wf.settings import Anatomical, Registration
+from deepreg_wf.settings import Anatomical, Compute, Registration
 from deepreg_wf.templates.template import Template, merge_resolutions
 from deepreg_wf.workflows import init_deepreg_wf, single_subject_name
 
-TURNED = 'subject-to-template'
+SUBJECT_TO_TEMPLATE = 'subject-to-template'
 
 SKELETON = {
     '01': {'anat': [{'suffix': 'T1w'}, {'suffix': 'T2w'}]},
@@ -71,12 +71,12 @@ def build(tmp_path, bids_dir):
     return factory
 
 
-def leaves(workflow):
+def nodes_of(workflow):
     return {name: workflow.get_node(name) for name in workflow.list_node_names()}
 
 
-def of_class(workflow, name):
-    return [node for node in leaves(workflow).values() if type(node.interface).__name__ == name]
+def nodes_of_class(workflow, name):
+    return [node for node in nodes_of(workflow).values() if type(node.interface).__name__ == name]
 
 
 def expand(workflow):
@@ -92,17 +92,20 @@ def expand(workflow):
         {'anatomical': Anatomical(skull_strip='skip')},
         {'registration': Registration(affine_method='icstn', affine_polish=False)},
         {'registration': Registration(direction='subject-to-template')},
-        {'registration': Registration(registration_resolution=4.0), 'sloppy': True},
+        {
+            'registration': Registration(registration_resolution=4.0),
+            'compute': Compute(sloppy=True),
+        },
         {'registration': Registration(momentum='predict', refine=0, uncertainty=5)},
         {'registration': Registration(refine=0)},
         {'registration': Registration(momentum='optimise')},
-        {'omp_nthreads': 8, 'device': 'cuda:0'},
-        {'random_seed': 7},
+        {'compute': Compute(omp_nthreads=8, device='cuda:0')},
+        {'compute': Compute(random_seed=7)},
         {'spaces': ['custom', 'MNI152NLin2009cAsym']},
     ],
     ids=str,
 )
-def test_every_node_has_all_it_must_have(build, options):
+def test_every_mandatory_input_is_set_or_connected(build, options):
     graph = expand(build(**options))
     for node in graph.nodes:
         fed = {
@@ -112,7 +115,7 @@ def test_every_node_has_all_it_must_have(build, options):
             assert name in fed or isdefined(getattr(node.inputs, name)), (node.fullname, trait)
 
 
-def test_every_image_has_a_workflow_that_carries_its_entities(build, bids_dir):
+def test_the_workflow_of_an_image_is_named_after_its_entities(build, bids_dir):
     workflow = build()
     found = {name.split('.')[0] for name in workflow.list_node_names() if '.' in name}
     assert sorted(found) == NAMES
@@ -123,7 +126,7 @@ def test_the_template_is_prepared_once(build, tmp_path):
     mask = tmp_path / 'mask.nii.gz'
     mask.touch()
     registration = Registration(registration_resolution=4.0)
-    nodes = of_class(build(mask=mask, registration=registration), 'PrepareTemplate')
+    nodes = nodes_of_class(build(mask=mask, registration=registration), 'PrepareTemplate')
     assert len(nodes) == 1
     assert nodes[0].inputs.in_mask == str(mask)
     assert nodes[0].inputs.resolution == 4.0
@@ -131,27 +134,27 @@ def test_the_template_is_prepared_once(build, tmp_path):
 
 def test_each_template_has_a_registration_and_the_image_is_prepared_once(build):
     workflow = build(spaces=['A', 'B'])
-    assert len(of_class(workflow, 'PrepareTemplate')) == 2
+    assert len(nodes_of_class(workflow, 'PrepareTemplate')) == 2
     for interface, number in {'SkullStrip': 1, 'BiasCorrect': 1, 'AffineAlign': 2}.items():
-        assert len(of_class(workflow, interface)) == number * len(NAMES), interface
+        assert len(nodes_of_class(workflow, interface)) == number * len(NAMES), interface
     entities = ('source_file', 'datatype', 'space', 'desc', 'suffix', 'extension', 'from_', 'to')
     stored = [
         tuple(str(getattr(sink.inputs, name)) for name in entities)
-        for sink in of_class(workflow, 'DerivativesDataSink')
+        for sink in nodes_of_class(workflow, 'DerivativesDataSink')
     ]
     assert len(stored) == len(set(stored))
 
 
-def test_another_resolution_of_a_template_is_resampled_to_and_not_registered_to(build, tmp_path):
+def test_another_resolution_of_a_template_needs_no_registration_of_its_own(build, tmp_path):
     fine, coarse = (tmp_path / f'{name}.nii.gz' for name in ('fine', 'coarse'))
     for path in (fine, coarse):
         path.touch()
     asked = [Template(space='A', resolution=r, t1w=t) for r, t in (('1', fine), ('2', coarse))]
     workflow = build(templates=merge_resolutions([*asked, Template(space='B', t1w=fine)]))
-    assert len(of_class(workflow, 'AffineAlign')) == 2 * len(NAMES)
+    assert len(nodes_of_class(workflow, 'AffineAlign')) == 2 * len(NAMES)
     references = {
         name.rpartition('.')[2]: node.inputs.reference_image
-        for name, node in leaves(workflow).items()
+        for name, node in nodes_of(workflow).items()
         if '.A_wf.apply' in name
     }
     assert references.keys() == {
@@ -160,7 +163,7 @@ def test_another_resolution_of_a_template_is_resampled_to_and_not_registered_to(
     assert references['apply_t1w_preproc_res2'] == str(coarse)
 
 
-def test_the_mask_of_a_lesion_reaches_the_registration_of_its_image_alone(build, bids_dir):
+def test_the_mask_of_a_lesion_is_used_for_its_image_only(build, bids_dir):
     image = min(bids_dir.glob('sub-*/**/*_T1w.nii.gz'))
     lesion = image.with_name(image.name.replace('_T1w', '_label-lesion_roi'))
     lesion.touch()
@@ -173,36 +176,36 @@ def test_the_mask_of_a_lesion_reaches_the_registration_of_its_image_alone(build,
     assert masks == {single_subject_name(image): str(lesion)}
 
 
-def test_steps_say_which_template_they_are_about(build, bids_dir):
+def test_step_labels_name_the_template_if_there_are_several(build, bids_dir):
     images = {name: name for name in NAMES}
-    steps = Glossary.of(build(spaces=['A', 'B']), images).steps.values()
+    steps = StepLabels.from_workflow(build(spaces=['A', 'B']), images).steps.values()
     assert {'affine alignment, A', 'affine alignment, B', 'brain extraction'} <= set(steps)
-    assert 'affine alignment' in Glossary.of(build(), images).steps.values()
+    assert 'affine alignment' in StepLabels.from_workflow(build(), images).steps.values()
 
 
-OWN_METHOD = Anatomical(skull_strip_method='template')
+OTHER_METHOD = Anatomical(skull_strip_method='template')
 
 
 @pytest.mark.parametrize(
     ('option', 'value', 'interface', 'trait', 'expected'),
     [
         ('anatomical', Anatomical(skull_strip='force'), 'SkullStrip', 'mode', 'force'),
-        ('anatomical', OWN_METHOD, 'SkullStrip', 'method', 'template'),
+        ('anatomical', OTHER_METHOD, 'SkullStrip', 'method', 'template'),
         ('registration', Registration(affine_method='icstn'), 'AffineAlign', 'method', 'icstn'),
         ('registration', Registration(affine_polish=False), 'AffineAlign', 'polish', False),
-        ('device', 'cuda:1', 'SkullStrip', 'device', 'cuda:1'),
-        ('device', 'cuda:1', 'PredictMomentum', 'device', 'cuda:1'),
-        ('batch_size', 5, 'PredictMomentum', 'batch_size', 5),
-        ('batch_size', 5, 'CorrectMomentum', 'batch_size', 5),
-        ('device', 'cuda:1', 'GeodesicShooting', 'device', 'cuda:1'),
-        ('omp_nthreads', 3, 'SkullStrip', 'num_threads', 3),
-        ('omp_nthreads', 3, 'CorrectMomentum', 'num_threads', 3),
-        ('sloppy', True, 'AffineAlign', 'sloppy', True),
-        ('sloppy', True, 'BiasCorrect', 'sloppy', True),
+        ('compute', Compute(device='cuda:1'), 'SkullStrip', 'device', 'cuda:1'),
+        ('compute', Compute(device='cuda:1'), 'PredictMomentum', 'device', 'cuda:1'),
+        ('compute', Compute(batch_size=5), 'PredictMomentum', 'batch_size', 5),
+        ('compute', Compute(batch_size=5), 'CorrectMomentum', 'batch_size', 5),
+        ('compute', Compute(device='cuda:1'), 'GeodesicShooting', 'device', 'cuda:1'),
+        ('compute', Compute(omp_nthreads=3), 'SkullStrip', 'num_threads', 3),
+        ('compute', Compute(omp_nthreads=3), 'CorrectMomentum', 'num_threads', 3),
+        ('compute', Compute(sloppy=True), 'AffineAlign', 'sloppy', True),
+        ('compute', Compute(sloppy=True), 'BiasCorrect', 'sloppy', True),
     ],
 )
 def test_options_reach_their_nodes(build, option, value, interface, trait, expected):
-    nodes = of_class(build(**{option: value}), interface)
+    nodes = nodes_of_class(build(**{option: value}), interface)
     assert len(nodes) == len(NAMES)
     expected = value if expected is None else expected
     assert {getattr(node.inputs, trait) for node in nodes} == {expected}
@@ -211,16 +214,21 @@ def test_options_reach_their_nodes(build, option, value, interface, trait, expec
 @pytest.mark.parametrize(
     ('registration', 'interface', 'trait', 'expected'),
     [
-        (Registration(direction=TURNED), 'GeodesicShooting', 'direction', TURNED),
+        (
+            Registration(direction=SUBJECT_TO_TEMPLATE),
+            'GeodesicShooting',
+            'direction',
+            SUBJECT_TO_TEMPLATE,
+        ),
         (Registration(refine=7), 'RefineMomentum', 'iterations', 7),
-        (Registration(refine=7), 'CorrectMomentum', 'repeats', 1),
-        (Registration(refine=0), 'CorrectMomentum', 'repeats', Undefined),
+        (Registration(refine=7), 'CorrectMomentum', 'n_iterations', 1),
+        (Registration(refine=0), 'CorrectMomentum', 'n_iterations', Undefined),
         (Registration(uncertainty=9), 'TransformUncertainty', 'samples', 9),
         (
-            Registration(uncertainty=9, direction=TURNED),
+            Registration(uncertainty=9, direction=SUBJECT_TO_TEMPLATE),
             'TransformUncertainty',
             'direction',
-            TURNED,
+            SUBJECT_TO_TEMPLATE,
         ),
         (Registration(), 'PredictMomentum', 'weights', str(SHIPPED / 'prediction.safetensors')),
         (Registration(), 'CorrectMomentum', 'weights', str(SHIPPED / 'correction.safetensors')),
@@ -232,8 +240,8 @@ def test_options_reach_their_nodes(build, option, value, interface, trait, expec
         ),
     ],
 )
-def test_the_way_to_register_reaches_its_nodes(build, registration, interface, trait, expected):
-    nodes = of_class(build(registration=registration), interface)
+def test_registration_settings_reach_their_nodes(build, registration, interface, trait, expected):
+    nodes = nodes_of_class(build(registration=registration), interface)
     assert len(nodes) == len(NAMES)
     assert all(getattr(node.inputs, trait) == expected for node in nodes)
 
@@ -251,7 +259,7 @@ def test_the_way_to_register_reaches_its_nodes(build, registration, interface, t
         (Registration(momentum='optimise'), ['RefineMomentum']),
     ],
 )
-def test_momenta_go_from_step_to_step(build, registration, steps):
+def test_momentum_nodes_are_chained_in_order(build, registration, steps):
     workflow = build(registration=registration)
     graph = expand(workflow)
     (shoot, *_) = [n for n in graph if type(n.interface).__name__ == 'GeodesicShooting']
@@ -266,39 +274,41 @@ def test_momenta_go_from_step_to_step(build, registration, steps):
         way += [type(node.interface).__name__] if node else []
     assert way[::-1] == steps
     matched = 'RefineMomentum' in steps
-    assert bool(of_class(workflow, 'ConvergenceReportlet')) == matched
+    assert bool(nodes_of_class(workflow, 'ConvergenceReportlet')) == matched
 
 
-def test_the_seed_is_that_of_the_momenta_that_are_drawn(build):
-    nodes = leaves(build(registration=Registration(uncertainty=2), random_seed=7))
+def test_the_seed_is_used_for_the_uncertainty_only(build):
+    nodes = nodes_of(
+        build(registration=Registration(uncertainty=2), compute=Compute(random_seed=7))
+    )
     seeds = {name: getattr(node.inputs, 'seed', Undefined) for name, node in nodes.items()}
     drawn = {name.rpartition('.')[2] for name, seed in seeds.items() if isdefined(seed)}
     assert drawn == {'sample'}
     assert {seed for seed in seeds.values() if isdefined(seed)} == {7}
 
 
-def test_other_weights_are_taken_from_their_folder(build, tmp_path):
+def test_weights_are_read_from_the_folder_of_the_settings(build, tmp_path):
     for name in ('prediction', 'correction'):
         (tmp_path / f'{name}.safetensors').symlink_to(SHIPPED / f'{name}.safetensors')
-    nodes = of_class(build(registration=Registration(weights=tmp_path)), 'PredictMomentum')
+    nodes = nodes_of_class(build(registration=Registration(weights=tmp_path)), 'PredictMomentum')
     assert {node.inputs.weights for node in nodes} == {str(tmp_path / 'prediction.safetensors')}
 
 
-def test_networks_that_do_not_fit_the_grid_are_told_of_before_anything_runs(build):
-    with pytest.raises(InputError, match='blocks of 4 mm'):
+def test_networks_that_do_not_fit_the_grid_are_refused_before_the_run(build):
+    with pytest.raises(InputError, match='a grid of 4 mm'):
         build(registration=Registration(registration_resolution=3.0))
 
 
-def test_heavy_nodes_ask_for_the_threads_that_they_use(build):
-    for node in leaves(build(omp_nthreads=3)).values():
+def test_nodes_reserve_the_threads_that_they_use(build):
+    for node in nodes_of(build(compute=Compute(omp_nthreads=3))).values():
         threads = getattr(node.inputs, 'num_threads', None)
         if threads is not None and isdefined(threads):
             assert node.n_procs == threads, node.fullname
         assert 0 < node.mem_gb <= 8
 
 
-def test_a_step_on_the_gpu_takes_a_slot_of_it_and_one_processor(build):
-    nodes = leaves(build(omp_nthreads=3, device='cuda:0')).values()
+def test_a_gpu_node_reserves_one_gpu_slot_and_one_processor(build):
+    nodes = nodes_of(build(compute=Compute(omp_nthreads=3, device='cuda:0'))).values()
     on_gpu = {type(node.interface).__name__ for node in nodes if node.is_gpu_node()}
     assert on_gpu == {
         'SkullStrip',
@@ -308,24 +318,24 @@ def test_a_step_on_the_gpu_takes_a_slot_of_it_and_one_processor(build):
         'GeodesicShooting',
     }
     assert all(node.n_procs == 1 for node in nodes if node.is_gpu_node())
-    assert not any(node.is_gpu_node() for node in leaves(build()).values())
+    assert not any(node.is_gpu_node() for node in nodes_of(build()).values())
 
 
-def test_what_changes_speed_alone_reruns_nothing(build):
-    first = leaves(build())
-    second = leaves(build(device='cuda:0', omp_nthreads=8, batch_size=4))
+def test_settings_that_change_only_the_speed_change_no_hash(build):
+    first = nodes_of(build())
+    second = nodes_of(build(compute=Compute(device='cuda:0', omp_nthreads=8, batch_size=4)))
     for name, node in first.items():
         assert node.inputs.get_hashval() == second[name].inputs.get_hashval(), name
 
 
-def test_other_weights_rerun_what_they_are_an_input_of(build, tmp_path):
+def test_other_weights_change_the_hashes_of_the_nodes_that_read_them(build, tmp_path):
     """Nipype then reruns what depends on these nodes, and nothing else."""
     for name in ('prediction', 'correction'):
         (tmp_path / f'{name}.safetensors').write_bytes(
             (SHIPPED / f'{name}.safetensors').read_bytes()
         )
     first, second = (
-        leaves(build(registration=Registration(weights=folder))) for folder in (None, tmp_path)
+        nodes_of(build(registration=Registration(weights=folder))) for folder in (None, tmp_path)
     )
     changed = {
         type(node.interface).__name__
@@ -335,8 +345,8 @@ def test_other_weights_rerun_what_they_are_an_input_of(build, tmp_path):
     assert changed == {'PredictMomentum', 'CorrectMomentum'}
 
 
-def test_crash_files_go_to_the_log_of_the_subject(build, tmp_path):
-    nodes = leaves(build())
+def test_crash_files_are_written_to_the_log_of_the_participant(build, tmp_path):
+    nodes = nodes_of(build())
     shared = {name for name in nodes if not name.startswith('single_subject')}
     assert all(nodes.pop(name).config is None for name in shared)
     assert len(shared) == 1
@@ -346,20 +356,20 @@ def test_crash_files_go_to_the_log_of_the_subject(build, tmp_path):
         assert node.config == {'execution': {'crashdump_dir': str(folder)}}
 
 
-def test_the_next_run_recomputes_nothing(build):
-    first, second = (leaves(build(run_id=run_id)) for run_id in ('run1', 'run2'))
+def test_the_next_run_has_the_same_hashes(build):
+    first, second = (nodes_of(build(run_id=run_id)) for run_id in ('run1', 'run2'))
     for name, node in first.items():
         assert node.inputs.get_hashval() == second[name].inputs.get_hashval(), name
 
 
-def test_two_images_with_one_name_are_refused(build, bids_dir):
+def test_images_whose_derivatives_have_the_same_names_are_refused(build, bids_dir):
     anat = bids_dir / 'sub-01' / 'anat'
     images = [anat / 'sub-01_T1w.nii.gz', anat / 'sub-01_T1w.nii']
     with pytest.raises(InputError, match='rename or remove'):
         build(subjects={'01': images})
 
 
-def test_the_methods_text_does_not_grow_with_the_dataset_and_cites_what_is_there(build, bids_dir):
+def test_the_methods_text_is_that_of_one_image_and_its_citations_exist(build, bids_dir):
     everyone = build().visit_desc()
     alone = build(subjects={'01': [bids_dir / 'sub-01/anat/sub-01_T1w.nii.gz']}).visit_desc()
     assert everyone == alone
@@ -369,22 +379,29 @@ def test_the_methods_text_does_not_grow_with_the_dataset_and_cites_what_is_there
     assert set(re.findall(r'@(\w+)', everyone)) <= known
 
 
-@pytest.mark.parametrize('package', [deepreg_wf.interfaces, deepreg_wf.workflows])
-def test_every_public_name_is_there(package):
-    for name in package.__all__:
-        assert getattr(package, name).__doc__
-    with pytest.raises(AttributeError, match='no attribute'):
-        _ = package.nothing
+@pytest.mark.parametrize('name', ['group', 'interfaces', 'reports', 'templates', 'workflows'])
+def test_public_names_exist_and_are_those_of_the_stub(name):
+    package = import_module(f'deepreg_wf.{name}')
+    stub = ast.parse(Path(package.__file__).with_suffix('.pyi').read_text(encoding='utf-8'))
+    (listed,) = (
+        ast.literal_eval(line.value) for line in stub.body if isinstance(line, ast.Assign)
+    )
+    assert sorted(listed) == package.__all__
+    assert set(listed) <= set(dir(package))
+    for public in listed:
+        assert getattr(package, public).__doc__
+    with pytest.raises(AttributeError, match='unknown_name'):
+        _ = package.unknown_name
 
 
-def test_importing_the_packages_is_cheap_and_a_graph_needs_no_heavy_library(bids_dir):
+def test_importing_the_packages_and_building_a_graph_imports_no_heavy_library(bids_dir):
     code = """
 import sys
 import deepreg_wf.interfaces, deepreg_wf.workflows
 assert 'nipype' not in sys.modules
 from deepreg_wf.workflows import init_deepreg_wf
 from pathlib import Path
-from deepreg_wf.templates import Template, merge_resolutions
+from deepreg_wf.templates import Template
 bids_dir = Path(sys.argv[1])
 init_deepreg_wf(
     subjects={'01': [bids_dir / 'sub-01/anat/sub-01_T1w.nii.gz']},

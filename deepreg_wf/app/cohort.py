@@ -170,7 +170,7 @@ def _load_quantised(path: Path) -> tuple[Tensor, tuple[float, float, float]]:
 
 def _find_template(name: str, work_dir: Path) -> Template:
     """Return the template of a file or of a space."""
-    from deepreg_wf.templates.template import get_custom_template, get_template
+    from deepreg_wf.templates.locate import get_custom_template, get_template
 
     if Path(name).is_file():
         return get_custom_template(Path(name))

@@ -1,4 +1,4 @@
-"""What is stored of one T1-weighted image: the names of its derivatives and their sidecars."""
+"""Names and sidecars of the derivatives of one T1-weighted image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,19 @@ _MASK = {'desc': 'brain', 'suffix': 'mask'}
 
 @dataclass(frozen=True, kw_only=True)
 class Derivative:
-    """A file to be stored: where it comes from, what it is called and what it is."""
+    """File to store in the output folder.
+
+    Attributes
+    ----------
+    source : Path
+        Raw image.
+    field : str
+        Name of the file among the inputs of the workflow that stores it.
+    entities : dict of str to str
+        Entities to add to those of the raw image.
+    metadata : dict
+        Content of the sidecar; empty if there is none.
+    """
 
     source: Path
     field: str
@@ -26,25 +38,24 @@ class Derivative:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def native(
-    source: Path, bids_dir: Path, made_before: Sequence[str]
+def native_derivatives(
+    source: Path, bids_dir: Path, precomputed: Sequence[str]
 ) -> tuple[Derivative, Derivative]:
-    """Describe the image and its mask in their own space.
+    """Describe the image and its mask in native space.
 
     Parameters
     ----------
-    source
-        The raw image.
-    bids_dir
+    source : Path
+        Raw image.
+    bids_dir : Path
         Root of its dataset.
-    made_before
-        BIDS URIs of what other programs have made of it.
+    precomputed : sequence of str
+        BIDS URIs of the precomputed files that were used.
 
     Returns
     -------
     tuple of Derivative
-        The image and the mask.
-
+        Image and mask.
     """
     raw = bids_uri(source, bids_dir, 'raw')
     preproc = Derivative(
@@ -53,7 +64,7 @@ def native(
         entities=_PREPROC,
         metadata={
             'Description': 'T1-weighted image corrected for intensity non-uniformity, not masked.',
-            'Sources': [raw, *made_before, _uri(source, _MASK)],
+            'Sources': [raw, *precomputed, _uri(source, _MASK)],
             'SpatialReference': 'orig',
         },
     )
@@ -64,37 +75,35 @@ def native(
         metadata={
             'Description': 'Brain mask of the T1-weighted image.',
             'Type': 'Brain',
-            'Sources': [raw, *made_before],
+            'Sources': [raw, *precomputed],
             'SpatialReference': 'orig',
         },
     )
     return preproc, mask
 
 
-def transforms(
-    source: Path, template: Template, drawn: Sequence[str] = ()
+def transform_derivatives(
+    source: Path, template: Template, lesion_masks: Sequence[str] = ()
 ) -> tuple[Derivative, Derivative]:
     """Describe the composite transforms to the template and back.
 
     Parameters
     ----------
-    source
-        The raw image.
-    template
-        Names the space.
-    drawn
-        BIDS URIs of masks that people have drawn.
+    source : Path
+        Raw image.
+    template : Template
+    lesion_masks : sequence of str
+        BIDS URIs of the lesion masks.
 
     Returns
     -------
     tuple of Derivative
-        To the template, and back.
-
+        Transform to the template, and transform back.
     """
     space = _label(template)
-    sources = [*_preproc_and_mask(source), *drawn]
-    forward = _transform(source, 't1w2std', ('T1w', space), template, sources)
-    return forward, _transform(source, 'std2t1w', (space, 'T1w'), template, sources)
+    sources = [*_preproc_and_mask(source), *lesion_masks]
+    forward = _transform(source, 'anat2std_xfm', ('T1w', space), template, sources)
+    return forward, _transform(source, 'std2anat_xfm', (space, 'T1w'), template, sources)
 
 
 def _transform(
@@ -118,47 +127,45 @@ def _transform(
 
 
 def output_grids(template: Template) -> dict[str, Template]:
-    """Templates on whose grids images are written, by what the names of their fields end in.
+    """Return the templates on whose grids images are written, by the endings of the field names.
 
     Parameters
     ----------
-    template
-        The template that is registered to.
+    template : Template
+        Template of the registration.
 
     Returns
     -------
-    dict
-        That template itself comes first, and adds nothing to the names.
-
+    dict of str to Template
+        The template of the registration comes first, with an empty ending.
     """
-    others = {f'_res{other.resolution or ""}': other for other in template.others}
+    others = {f'_res{other.resolution or ""}': other for other in template.other_resolutions}
     return {'': template, **others}
 
 
-def on_output_grids(source: Path, template: Template) -> list[Derivative]:
+def output_grid_derivatives(source: Path, template: Template) -> list[Derivative]:
     """Describe the image and its mask in the space of the template, at each resolution.
 
     Parameters
     ----------
-    source
-        The raw image.
-    template
-        With its other resolutions.
+    source : Path
+        Raw image.
+    template : Template
+        Template with its other resolutions.
 
     Returns
     -------
     list of Derivative
-        Image and mask, in turn.
-
+        Image and mask at the first resolution, at the second, and so on.
     """
     return [
         derivative
         for ending, grid in output_grids(template).items()
-        for derivative in _on_output_grid(source, grid, ending)
+        for derivative in _output_grid_pair(source, grid, ending)
     ]
 
 
-def _on_output_grid(
+def _output_grid_pair(
     source: Path, template: Template, ending: str
 ) -> tuple[Derivative, Derivative]:
     forward = _uri(source, _xfm('T1w', _label(template)))
@@ -190,33 +197,31 @@ def _on_output_grid(
     return preproc, mask
 
 
-def on_registration_grid(
+def registration_grid_derivatives(
     source: Path,
     template: Template,
     resolution: float,
     direction: str,
     networks: Mapping[str, str],
 ) -> tuple[Derivative, Derivative, Derivative]:
-    """Describe the maps of the geodesic, and its figures of merit.
+    """Describe the momentum, the log-Jacobian map and the quality measures.
 
     Parameters
     ----------
-    source
-        The raw image.
-    template
-        Names the space.
-    resolution
-        Of the registration grid, in mm.
-    direction
-        Which image the momentum moves onto which.
-    networks
-        Checksums of the networks that the momentum comes from, by what they do.
+    source : Path
+        Raw image.
+    template : Template
+    resolution : float
+        Voxel size of the registration grid in mm.
+    direction : str
+        Direction of the geodesic: ``template-to-subject`` or ``subject-to-template``.
+    networks : mapping of str to str
+        Checksums of the networks that computed the momentum, by their roles.
 
     Returns
     -------
     tuple of Derivative
-        Momentum, log-Jacobian and figures.
-
+        Momentum, log-Jacobian map and quality measures.
     """
     entities = _space(template)
     momentum = Derivative(
@@ -256,23 +261,20 @@ def on_registration_grid(
     return momentum, log_jacobian, Derivative(source=source, field='qc', entities=qc_entities)
 
 
-def uncertainty(source: Path, template: Template, resolution: float) -> Derivative:
-    """Describe how far the transforms differ that a probabilistic network gives.
+def uncertainty_derivative(source: Path, template: Template, resolution: float) -> Derivative:
+    """Describe the uncertainty map of the transform.
 
     Parameters
     ----------
-    source
-        The raw image.
-    template
-        Names the space.
-    resolution
-        Of the registration grid, in mm.
+    source : Path
+        Raw image.
+    template : Template
+    resolution : float
+        Voxel size of the registration grid in mm.
 
     Returns
     -------
     Derivative
-        The map.
-
     """
     return Derivative(
         source=source,
@@ -293,6 +295,7 @@ def uncertainty(source: Path, template: Template, resolution: float) -> Derivati
 
 
 def _map_metadata(template: Template, resolution: float) -> dict[str, Any]:
+    """Return the metadata that all maps on the registration grid share."""
     return {
         'SkullStripped': True,
         'SpatialReference': template.uri,
@@ -314,7 +317,7 @@ def _space(template: Template) -> dict[str, str]:
 
 
 def _label(template: Template) -> str:
-    """Name of the space in a transform, where a cohort follows a plus sign, as in fMRIPrep."""
+    """Return the label of the space in transforms: a cohort follows a plus sign, as in fMRIPrep."""
     return f'{template.space}+{template.cohort}' if template.cohort else template.space
 
 

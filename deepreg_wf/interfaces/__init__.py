@@ -1,37 +1,8 @@
-"""Nipype interfaces: thin shells over the library, each imported when it is asked for."""
+"""Nipype interfaces: thin shells over the library.
 
-from __future__ import annotations
+Names are imported when they are first used; the stub beside this file lists them.
+"""
 
-from deepreg_wf._lazy import lazy_exports
+import lazy_loader
 
-_HOMES = {
-    'ValidateT1w': 'anatomical',
-    'SkullStrip': 'anatomical',
-    'BiasCorrect': 'anatomical',
-    'PrepareTemplate': 'template',
-    'SelectTemplate': 'template',
-    'StopOnDoubt': 'checks',
-    'AffineAlign': 'affine',
-    'FillLesion': 'affine',
-    'PredictMomentum': 'prediction',
-    'CorrectMomentum': 'prediction',
-    'RefineMomentum': 'momentum',
-    'GeodesicShooting': 'momentum',
-    'TransformUncertainty': 'prediction',
-    'ComposeTransforms': 'transforms',
-    'ApplyTransforms': 'transforms',
-    'ResampleTransform': 'transforms',
-    'RegistrationQC': 'qc',
-    'DerivativesDataSink': 'bids',
-    'SummaryReportlet': 'reportlets',
-    'BrainMaskReportlet': 'reportlets',
-    'AlignmentReportlet': 'reportlets',
-    'LogJacobianReportlet': 'reportlets',
-    'MomentumReportlet': 'reportlets',
-    'UncertaintyReportlet': 'reportlets',
-    'QualityReportlet': 'reportlets',
-    'ConvergenceReportlet': 'reportlets',
-}
-
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_exports('deepreg_wf.interfaces', _HOMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

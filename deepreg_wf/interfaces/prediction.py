@@ -1,4 +1,4 @@
-"""The momentum between two brains as networks see it."""
+"""Interfaces that predict the momentum between two brains, correct it, and measure uncertainty."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nipype import logging
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_brain, load_tensor
+from deepreg_wf.interfaces._tensors import ComputeInputSpec, load_normalised, load_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,24 +26,24 @@ LOGGER = logging.getLogger('nipype.interface')
 
 class _NetworkInputSpec(ComputeInputSpec):
     moving_image = File(exists=True, mandatory=True, desc='brain that is deformed')
-    fixed_image = File(exists=True, mandatory=True, desc='brain to be met, on the same grid')
+    fixed_image = File(exists=True, mandatory=True, desc='brain to align with, on the same grid')
     weights = File(exists=True, mandatory=True, desc='trained network (.safetensors)')
     batch_size = traits.Range(
-        low=1, value=32, usedefault=True, nohash=True, desc='patches at once, at most'
+        low=1, value=32, usedefault=True, nohash=True, desc='largest number of patches at once'
     )
 
 
 class _MomentumOutputSpec(TraitedSpec):
     momentum = File(exists=True, desc='initial momentum, components along the axes of the grid')
-    metric = traits.Dict(desc='the metric that the momentum belongs to')
+    metric = traits.Dict(desc='parameters of the metric of the momentum')
 
 
 class PredictMomentum(SimpleInterface):
-    """Predict the momentum that carries the moving onto the fixed image, patch by patch.
+    """Predict the momentum that carries the moving image onto the fixed image.
 
     Examples
     --------
-    >>> from deepreg_wf.checkpoints.find import SHIPPED
+    >>> from deepreg_wf.checkpoints.locate import SHIPPED
     >>> predict = PredictMomentum(weights=SHIPPED / 'prediction.safetensors')
     >>> predict.inputs.moving_image = 'template_brain.nii.gz'
     >>> predict.inputs.fixed_image = 'aligned.nii.gz'
@@ -57,31 +57,31 @@ class PredictMomentum(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from deepreg_wf.quicksilver import predict
 
-        with _work_of(self.inputs) as work:
+        with _prepared(self.inputs) as task:
             momentum = predict(
-                work.checkpoint,
-                work.moving,
-                work.fixed,
-                work.metric,
+                task.checkpoint,
+                task.moving,
+                task.fixed,
+                task.metric,
                 batch_size=self.inputs.batch_size,
             )
-        self._results |= work.save(momentum, Path(runtime.cwd))
+        self._results |= task.save(momentum, Path(runtime.cwd))
         return runtime
 
 
 class _CorrectMomentumInputSpec(_NetworkInputSpec):
     momentum = File(exists=True, mandatory=True, desc='momentum to be corrected')
-    repeats = traits.Range(
-        low=1, desc='how often the network is applied; by default as often as the weights say'
+    n_iterations = traits.Range(
+        low=1, desc='number of updates; by default the one that the weights file states'
     )
 
 
 class CorrectMomentum(SimpleInterface):
-    """Correct a momentum by what is left between the images once it has been shot.
+    """Correct a momentum by the difference that remains between the images after shooting it.
 
     Examples
     --------
-    >>> from deepreg_wf.checkpoints.find import SHIPPED
+    >>> from deepreg_wf.checkpoints.locate import SHIPPED
     >>> correct = CorrectMomentum(weights=SHIPPED / 'correction.safetensors')
     >>> correct.inputs.moving_image = 'template_brain.nii.gz'
     >>> correct.inputs.fixed_image = 'aligned.nii.gz'
@@ -96,47 +96,47 @@ class CorrectMomentum(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from deepreg_wf.quicksilver import correct
 
-        with _work_of(self.inputs) as work:
-            start, _ = load_tensor(
-                self.inputs.momentum, self.inputs.device, work.grid, vector=True
-            )
+        inputs = self.inputs
+        with _prepared(inputs) as task:
+            start, _ = load_tensor(inputs.momentum, inputs.device, task.grid, vector=True)
             momentum = correct(
-                work.checkpoint,
+                task.checkpoint,
                 start,
-                work.moving,
-                work.fixed,
-                work.metric,
-                repeats=self.inputs.repeats if isdefined(self.inputs.repeats) else None,
-                batch_size=self.inputs.batch_size,
+                task.moving,
+                task.fixed,
+                task.metric,
+                n_iterations=inputs.n_iterations if isdefined(inputs.n_iterations) else None,
+                batch_size=inputs.batch_size,
             )
-        self._results |= work.save(momentum, Path(runtime.cwd))
+        self._results |= task.save(momentum, Path(runtime.cwd))
         return runtime
 
 
 class _TransformUncertaintyInputSpec(_NetworkInputSpec):
-    samples = traits.Range(low=2, value=20, usedefault=True, desc='momenta that are drawn')
-    seed = traits.Int(0, usedefault=True, desc='of the draws')
+    samples = traits.Range(low=2, value=20, usedefault=True, desc='number of momenta to draw')
+    seed = traits.Int(0, usedefault=True, desc='seed of the draws')
     direction = traits.Enum(
         'template-to-subject',
         'subject-to-template',
         usedefault=True,
-        desc='what the momentum moves onto what',
+        desc='which brain is the moving and which the fixed one',
     )
 
 
 class _TransformUncertaintyOutputSpec(TraitedSpec):
     uncertainty = File(
         exists=True,
-        desc='standard deviation of where a point of the template goes in the subject, in mm',
+        desc='standard deviation in mm of the point of the subject that each voxel of the '
+        'template is mapped to',
     )
 
 
 class TransformUncertainty(SimpleInterface):
-    """Draw momenta from a probabilistic network, shoot each, and see how far the maps differ.
+    """Measure the spread of the maps of momenta drawn from a probabilistic network.
 
     Examples
     --------
-    >>> from deepreg_wf.checkpoints.find import SHIPPED
+    >>> from deepreg_wf.checkpoints.locate import SHIPPED
     >>> draw = TransformUncertainty(weights=SHIPPED / 'probabilistic.safetensors', samples=2)
     >>> draw.inputs.moving_image = 'template_brain.nii.gz'
     >>> draw.inputs.fixed_image = 'aligned.nii.gz'
@@ -152,25 +152,25 @@ class TransformUncertainty(SimpleInterface):
         from deepreg_wf.spatial import save_image
 
         forward = self.inputs.direction == 'template-to-subject'
-        with _work_of(self.inputs) as work:
+        with _prepared(self.inputs) as task:
             deviation = sample_uncertainty(
-                work.checkpoint,
-                work.moving,
-                work.fixed,
-                work.metric,
+                task.checkpoint,
+                task.moving,
+                task.fixed,
+                task.metric,
                 samples=self.inputs.samples,
                 inverse=not forward,
                 seed=self.inputs.seed,
                 batch_size=self.inputs.batch_size,
             )
         path = Path(runtime.cwd, 'uncertainty.nii.gz')
-        save_image(path, deviation.cpu().numpy(), work.grid)
+        save_image(path, deviation.cpu().numpy(), task.grid)
         self._results['uncertainty'] = str(path)
         return runtime
 
 
-class _Work:
-    """A network, two images as it wants them, and the metric of its momenta."""
+class _Task:
+    """A network, two images normalised for it, and the metric of its momenta."""
 
     def __init__(self, inputs: Any) -> None:
         import torch
@@ -180,9 +180,13 @@ class _Work:
 
         torch.set_num_threads(inputs.num_threads)
         self.checkpoint = _checkpoint(inputs.weights, inputs.device)
-        scale = partial(prepare_image, intensities=self.checkpoint.spec.intensities)
-        self.moving, self.grid = load_brain(inputs.moving_image, inputs.device, scale=scale)
-        self.fixed, _ = load_brain(inputs.fixed_image, inputs.device, self.grid, scale=scale)
+        normalise = partial(prepare_image, intensities=self.checkpoint.spec.intensities)
+        self.moving, self.grid = load_normalised(
+            inputs.moving_image, inputs.device, normalise=normalise
+        )
+        self.fixed, _ = load_normalised(
+            inputs.fixed_image, inputs.device, self.grid, normalise=normalise
+        )
         self.metric: Metric = Metric(
             self.grid.shape,
             self.grid.spacing,
@@ -191,7 +195,7 @@ class _Work:
         )
 
     def save(self, momentum: Tensor, folder: Path) -> dict[str, Any]:
-        """Write a momentum; return the outputs."""
+        """Write a momentum and return the outputs of the interface."""
         from deepreg_wf.spatial import save_vector
 
         save_vector(folder / 'momentum.nii.gz', momentum.cpu().numpy(), self.grid)
@@ -202,36 +206,36 @@ class _Work:
 
 
 def _checkpoint(path: str, device: str) -> Checkpoint:
-    """A network, which a worker reads once, unless its file changes."""
-    facts = Path(path).stat()
-    return _read_once(path, device, (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+    """Return a network, which each worker reads once, unless its file changes."""
+    stat = Path(path).stat()
+    return _load_once(path, device, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
 
 
-@lru_cache(maxsize=3)  # what one registration uses
-def _read_once(path: str, device: str, version: tuple[int, ...]) -> Checkpoint:
+@lru_cache(maxsize=3)  # prediction, correction and probabilistic network of a registration
+def _load_once(path: str, device: str, version: tuple[int, ...]) -> Checkpoint:
     from deepreg_wf.quicksilver import load_checkpoint
 
     return load_checkpoint(path, device=device)
 
 
 @contextmanager
-def _work_of(inputs: Any) -> Iterator[_Work]:
-    """Set the work up; what networks warn of goes to the log, what they refuse is an input error.
+def _prepared(inputs: Any) -> Iterator[_Task]:
+    """Load the network and the images; log warnings, and name the weights file in errors.
 
-    Warnings are where a run without enough memory says that it goes on with less.
+    The warnings say that a run without enough memory continues with smaller batches.
     """
-    from deepreg_wf.quicksilver import WeightsError
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         try:
-            yield _Work(inputs)
-        except InputError:
-            raise
-        except WeightsError as error:  # names its file itself
-            raise InputError(str(error)) from error
+            yield _Task(inputs)
+        except InputError as error:
+            if error.path is not None:
+                raise
+            raise error.at(inputs.weights) from error
         except ValueError as error:
-            raise InputError(f'{inputs.weights}: {error}') from error
+            raise InputError(
+                str(error), advice='give other weights', path=inputs.weights
+            ) from error
         finally:
             for warning in caught:
                 LOGGER.warning('%s', warning.message)

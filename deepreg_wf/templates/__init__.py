@@ -1,16 +1,8 @@
-"""Templates: output spaces, where their images are found, and the registration grid."""
+"""Templates: output spaces, image files, and the registration grid.
 
-from __future__ import annotations
+Names are imported when they are first used; the stub beside this file lists them.
+"""
 
-from deepreg_wf._lazy import lazy_exports
+import lazy_loader
 
-_HOMES = {
-    'Template': 'template',
-    'get_template': 'template',
-    'get_custom_template': 'template',
-    'SpaceSpec': 'spaces',
-    'registration_grid': 'registration_grid',
-}
-
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_exports('deepreg_wf.templates', _HOMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

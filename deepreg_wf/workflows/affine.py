@@ -1,4 +1,4 @@
-"""The affine between a brain and the template."""
+"""Affine alignment of a brain with the template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.affine import AffineAlign
-from deepreg_wf.interfaces.checks import StopOnDoubt
+from deepreg_wf.interfaces.checks import RaiseIfImplausible
+from deepreg_wf.settings import Compute, Registration
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -33,9 +34,8 @@ locally normalized intensities that started from {starts}. """
 
 def init_affine_wf(
     *,
-    method: str = 'auto',
-    polish: bool = True,
-    sloppy: bool = False,
+    registration: Registration = Registration(),
+    compute: Compute = Compute(),
     name: str = 'affine_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that aligns a brain with the template by an affine.
@@ -50,12 +50,10 @@ def init_affine_wf(
 
     Parameters
     ----------
-    method : str
-        Where it starts from: a key of `deepreg_wf.affine.LADDERS`.
-    polish : bool
-        Refine what the network finds; the other starts always are.
-    sloppy : bool
-        Fast and rough, for tests.
+    registration : Registration
+        Initialisation of the affine, and whether it is refined.
+    compute : Compute
+        Quality of the computations.
     name : str
         Name of the workflow.
 
@@ -66,28 +64,35 @@ def init_affine_wf(
     template_brain, template_mask
         Brain of the template and its mask, on the registration grid
     t1w_file
-        The raw image, by whose name errors call it
+        The raw image, which errors name
 
     Outputs
     -------
     affine
         Affine of ITK that maps template points to points of the subject
     t1w_affine, t1w_mask_affine
-        Brain of the subject and its mask on the registration grid, also of an affine that is
-        refused
+        Brain of the subject and its mask on the registration grid, even if the affine is
+        implausible
     trace
-        Where it started, and how alike the brains are (JSON)
+        Initialisation of the affine and similarity of the brains (JSON)
+
+    Returns
+    -------
+    LiterateWorkflow
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _DESCRIPTION.format(starts=_STARTS[method])
+    workflow.__desc__ = _DESCRIPTION.format(starts=_STARTS[registration.affine_method])
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
-    align = pe.Node(
-        AffineAlign(method=method, polish=polish, sloppy=sloppy), name='align', mem_gb=0.5
+    affine = AffineAlign(
+        method=registration.affine_method,
+        polish=registration.affine_polish,
+        sloppy=compute.sloppy,
     )
-    trust = pe.Node(StopOnDoubt(), name='trust', run_without_submitting=True)
+    align = pe.Node(affine, name='align', mem_gb=0.5)
+    check = pe.Node(RaiseIfImplausible(), name='check', run_without_submitting=True)
     workflow.connect(
         [
             (
@@ -101,9 +106,9 @@ def init_affine_wf(
                     ('t1w_file', 'source_file'),
                 ],
             ),
-            (inputnode, trust, [('t1w_file', 'source_file')]),
-            (align, trust, [('affine', 'in_file'), ('doubt', 'doubt')]),
-            (trust, outputnode, [('out_file', 'affine')]),
+            (inputnode, check, [('t1w_file', 'source_file')]),
+            (align, check, [('affine', 'in_file'), ('problem', 'problem'), ('advice', 'advice')]),
+            (check, outputnode, [('out_file', 'affine')]),
             (
                 align,
                 outputnode,

@@ -1,4 +1,4 @@
-"""From the raw T1-weighted image to an even brain and its mask."""
+"""Brain extraction and bias correction of a T1-weighted image."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from deepreg_wf.bids.precomputed import NOTHING, Precomputed
+from deepreg_wf.bids.precomputed import NO_PRECOMPUTED, Precomputed
+from deepreg_wf.interfaces._tensors import compute_inputs
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip, ValidateT1w
-from deepreg_wf.interfaces.checks import StopOnDoubt
-from deepreg_wf.settings import Anatomical
+from deepreg_wf.interfaces.checks import RaiseIfImplausible
+from deepreg_wf.settings import Anatomical, Compute
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
-_DEFAULTS = Anatomical()
 _STRIPPING = {
     'auto': """\
 Images that already showed nothing but a brain, as judged from their background and from the \
@@ -42,11 +42,12 @@ The T1-weighted image was corrected for intensity non-uniformity within the brai
 *N4BiasFieldCorrection* [@n4], distributed with ANTs [@ants].
 
 """
-LIKE_TEMPLATE = [
+
+TEMPLATE_EDGES = [
     ('t1w_brain', 'anat_preproc_wf.inputnode.template_brain'),
     ('brain_mask', 'anat_preproc_wf.inputnode.template_mask'),
 ]
-"""Edges from a prepared template to a workflow that holds the one below."""
+"""Edges from `prepare_template` to a workflow that contains `anat_preproc_wf`."""
 
 _INPUTS = ('t1w', 'template_brain', 'template_mask')
 _OUTPUTS = (
@@ -61,14 +62,12 @@ _OUTPUTS = (
 
 def init_anat_preproc_wf(
     *,
-    anatomical: Anatomical = _DEFAULTS,
-    omp_nthreads: int = 1,
-    sloppy: bool = False,
-    device: str = 'cpu',
-    precomputed: Precomputed = NOTHING,
+    anatomical: Anatomical = Anatomical(),
+    compute: Compute = Compute(),
+    precomputed: Precomputed = NO_PRECOMPUTED,
     name: str = 'anat_preproc_wf',
 ) -> LiterateWorkflow:
-    """Build the workflow that validates an image, finds its brain and evens it out.
+    """Build the workflow that extracts the brain of an image and corrects its bias field.
 
     Workflow Graph
         .. workflow::
@@ -81,16 +80,12 @@ def init_anat_preproc_wf(
     Parameters
     ----------
     anatomical : Anatomical
-        How the brain is taken out of the image.
-    omp_nthreads : int
-        Threads on the CPU.
-    sloppy : bool
-        Fast and rough, for tests.
-    device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
+        Brain extraction.
+    compute : Compute
+        Device, threads and quality of the computations.
     precomputed : Precomputed
-        What other programs have made of the image: a mask, in place of skull stripping, and a
-        preprocessed image, in place of bias correction; it then is the input of this workflow.
+        Results of other programs for the image: a mask, in place of skull stripping, and a
+        preprocessed image, in place of bias correction, which then is the input of this workflow.
     name : str
         Name of the workflow.
 
@@ -99,7 +94,7 @@ def init_anat_preproc_wf(
     t1w
         The raw image, or the preprocessed one of `precomputed`
     template_brain, template_mask
-        (optional) Brain of a template and its mask: what is taken for the brain has to be like it
+        (optional) Brain of a template and its mask, which a plausible brain has to resemble
 
     Outputs
     -------
@@ -112,69 +107,79 @@ def init_anat_preproc_wf(
     t1w_mask
         Brain mask
     t1w_mask_found
-        The same, also where it is refused, for a picture of it
+        The same mask, even if it is implausible, for the report
     skull_strip_method
-        What gave the mask: a method, 'already-extracted', 'precomputed' or 'none'
+        Source of the mask: a method, 'already-extracted', 'precomputed' or 'none'
+
+    Returns
+    -------
+    LiterateWorkflow
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    from deepreg_wf.anatomical.skullstrip.extract import METHODS, choose_methods
-
-    names = choose_methods(anatomical.skull_strip_method, anatomical.skull_strip_model)
-    citation = ' or, where its mask was implausible, '.join(
-        METHODS[name].citation for name in names
-    )
     workflow = LiterateWorkflow(name=name)
-    stripping = _STRIPPING[anatomical.skull_strip].format(citation=citation)
-    workflow.__desc__ = (_PRECOMPUTED_MASK if precomputed.mask else stripping) + (
-        _PRECOMPUTED_T1W if precomputed.t1w else _BIAS
-    )
+    workflow.__desc__ = _describe(anatomical, precomputed)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
     validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.25)
-    on_gpu = device != 'cpu'
-    strip = SkullStrip(
-        mode=anatomical.skull_strip,
-        method=anatomical.skull_strip_method,
-        num_threads=omp_nthreads,
-        device=device,
-        use_gpu=on_gpu,
-    )
-    if anatomical.skull_strip_model is not None:
-        strip.inputs.model = str(anatomical.skull_strip_model)
-    if precomputed.mask is not None:
-        strip.inputs.in_mask = str(precomputed.mask)
-    skullstrip = pe.Node(
-        strip, name='skullstrip', n_procs=1 if on_gpu else omp_nthreads, mem_gb=1.5
-    )
-    trust = pe.Node(StopOnDoubt(), name='trust', run_without_submitting=True)
+    skullstrip = _skullstrip_node(anatomical, compute, precomputed)
+    check = pe.Node(RaiseIfImplausible(), name='check', run_without_submitting=True)
     template = [('template_brain', 'template'), ('template_mask', 'template_mask')]
+    mask = [('out_mask', 't1w_mask_found'), ('method', 'skull_strip_method')]
     workflow.connect(
         [
             (inputnode, validate, [('t1w', 'in_file')]),
             (inputnode, skullstrip, [('t1w', 'source_file'), *template]),
-            (inputnode, trust, [('t1w', 'source_file')]),
-            (skullstrip, trust, [('out_mask', 'in_file'), ('doubt', 'doubt')]),
-            (trust, outputnode, [('out_file', 't1w_mask')]),
-            (validate, skullstrip, [('out_file', 'in_file')]),
-            (validate, outputnode, [('out_file', 't1w_valid')]),
+            (inputnode, check, [('t1w', 'source_file')]),
             (
                 skullstrip,
-                outputnode,
-                [('out_mask', 't1w_mask_found'), ('method', 'skull_strip_method')],
+                check,
+                [('out_mask', 'in_file'), ('problem', 'problem'), ('advice', 'advice')],
             ),
+            (check, outputnode, [('out_file', 't1w_mask')]),
+            (validate, skullstrip, [('out_file', 'in_file')]),
+            (validate, outputnode, [('out_file', 't1w_valid')]),
+            (skullstrip, outputnode, mask),
         ]
     )
     if precomputed.t1w is not None:
         workflow.connect(validate, 'out_file', outputnode, 't1w_preproc')
         workflow.connect(skullstrip, 'out_file', outputnode, 't1w_brain')
         return workflow
-    bias = pe.Node(BiasCorrect(sloppy=sloppy), name='bias', mem_gb=0.75)
+    bias = pe.Node(BiasCorrect(sloppy=compute.sloppy), name='bias', mem_gb=0.75)
     workflow.connect(
         [
             (validate, bias, [('out_file', 'in_file')]),
-            (trust, bias, [('out_file', 'in_mask')]),
+            (check, bias, [('out_file', 'in_mask')]),
             (bias, outputnode, [('out_file', 't1w_preproc'), ('out_brain', 't1w_brain')]),
         ]
     )
     return workflow
+
+
+def _skullstrip_node(
+    anatomical: Anatomical, compute: Compute, precomputed: Precomputed
+) -> pe.Node:
+    strip = SkullStrip(
+        mode=anatomical.skull_strip,
+        method=anatomical.skull_strip_method,
+        **compute_inputs(compute),
+    )
+    if anatomical.skull_strip_model is not None:
+        strip.inputs.model = str(anatomical.skull_strip_model)
+    if precomputed.mask is not None:
+        strip.inputs.in_mask = str(precomputed.mask)
+    return pe.Node(strip, name='skullstrip', n_procs=compute.n_procs, mem_gb=1.5)
+
+
+def _describe(anatomical: Anatomical, precomputed: Precomputed) -> str:
+    from deepreg_wf.anatomical.skullstrip.extract import METHODS, choose_methods
+
+    methods = choose_methods(anatomical.skull_strip_method, anatomical.skull_strip_model)
+    citation = ' or, where its mask was implausible, '.join(
+        METHODS[method].citation for method in methods
+    )
+    stripping = _STRIPPING[anatomical.skull_strip].format(citation=citation)
+    return (_PRECOMPUTED_MASK if precomputed.mask else stripping) + (
+        _PRECOMPUTED_T1W if precomputed.t1w else _BIAS
+    )

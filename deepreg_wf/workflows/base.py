@@ -1,33 +1,33 @@
-"""The main job: all images of a dataset, and one image from the raw file to its derivatives."""
+"""Workflows of a whole dataset and of one image, from the raw file to its derivatives."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf import __version__
 from deepreg_wf.bids.entities import derivative_path, parse_entities
-from deepreg_wf.bids.precomputed import NOTHING, Precomputed
+from deepreg_wf.bids.precomputed import NO_PRECOMPUTED, Precomputed
 from deepreg_wf.errors import InputError
-from deepreg_wf.interfaces.template import PrepareTemplate
-from deepreg_wf.settings import Anatomical, Registration
-from deepreg_wf.utils.locks import locked
-from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
-from deepreg_wf.workflows.standard_space import DEFAULTS, FOUND, NATIVE, TEMPLATE, init_space_wf
+from deepreg_wf.settings import Anatomical, Compute, Registration
+from deepreg_wf.workflows.anatomical import TEMPLATE_EDGES, init_anat_preproc_wf
+from deepreg_wf.workflows.standard_space import (
+    NATIVE_FIELDS,
+    REPORT_FIELDS,
+    TEMPLATE_FIELDS,
+    init_standard_space_wf,
+)
+from deepreg_wf.workflows.template import prepare_template
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
     from deepreg_wf.templates.template import Template
-
-ANATOMICAL = Anatomical()
-"""How brains are found unless told otherwise."""
 
 _DESCRIPTION = """\
 Results included in this manuscript come from registration performed using *deepreg_wf* \
@@ -44,22 +44,18 @@ def init_deepreg_wf(
     output_dir: Path,
     templates: Sequence[Template],
     level: str = 'full',
-    anatomical: Anatomical = ANATOMICAL,
     precomputed: Mapping[Path, Precomputed] | None = None,
     lesions: Mapping[Path, Path] | None = None,
-    registration: Registration = DEFAULTS,
-    device: str = 'cpu',
-    omp_nthreads: int = 1,
-    batch_size: int = 32,
-    random_seed: int = 0,
-    sloppy: bool = False,
+    anatomical: Anatomical = Anatomical(),
+    registration: Registration = Registration(),
+    compute: Compute = Compute(),
     run_id: str,
     name: str = 'deepreg_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that registers every T1-weighted image of a dataset.
 
-    Templates are prepared once; every image then has a workflow of its own, so that a bad one
-    stops nothing but itself.
+    Templates are prepared once. Every image has a workflow of its own, so that the failure of one
+    does not affect the others.
 
     Workflow Graph
         .. workflow::
@@ -80,33 +76,25 @@ def init_deepreg_wf(
     Parameters
     ----------
     subjects : mapping of str to sequence of Path
-        The T1-weighted images of each participant, by label.
+        T1-weighted images of each participant, by label.
     bids_dir, output_dir : Path
         Folders of the raw dataset and of the derivatives.
     templates : sequence of Template
-        What is registered to, each on its own.
+        Templates that each image is registered to, one by one.
     level : {'minimal', 'full'}
-        Which derivatives are stored, as in `init_outputs_wf`.
-    anatomical : Anatomical
-        How the brain is taken out of the image.
+        Set of derivatives that are stored, as in `init_outputs_wf`.
     precomputed : mapping of Path to Precomputed, optional
-        Masks and preprocessed images that other programs have made, by raw image.
+        Masks and preprocessed images of other programs, by raw image.
     lesions : mapping of Path to Path, optional
         Masks of lesions, by raw image.
+    anatomical : Anatomical
+        Brain extraction.
     registration : Registration
-        Where the momentum comes from and on which grid it lives.
-    device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
-    omp_nthreads : int
-        Threads of the nodes that can use several.
-    batch_size : int
-        Patches that go through a network at once, at most.
-    random_seed : int
-        Of the momenta that are drawn.
-    sloppy : bool
-        Fast and rough, for tests.
+        Affine and deformable registration.
+    compute : Compute
+        Device, threads, batch size, seed and quality of the computations.
     run_id : str
-        Names the folder of this run's log, ``sub-X/log/<run_id>``, where crash files go.
+        Name of the folder for crash files, ``sub-X/log/<run_id>``.
     name : str
         Name of the workflow.
 
@@ -117,7 +105,7 @@ def init_deepreg_wf(
     Raises
     ------
     InputError
-        If two images would share the names of their derivatives.
+        If the derivatives of two images would have the same names.
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -125,11 +113,7 @@ def init_deepreg_wf(
     _check_names(images)
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _DESCRIPTION.format(version=__version__)
-    resolution = registration.registration_resolution
-    prepared = {
-        _label(template): prepare_template(template, resolution, f'prepare_{_label(template)}')
-        for template in templates
-    }
+    prepared = _prepare_templates(templates, registration)
     for image in images:
         single_subject_wf = init_single_subject_wf(
             t1w_file=image,
@@ -137,25 +121,16 @@ def init_deepreg_wf(
             output_dir=output_dir,
             templates=templates,
             level=level,
-            anatomical=anatomical,
-            precomputed=(precomputed or {}).get(image, NOTHING),
+            precomputed=(precomputed or {}).get(image, NO_PRECOMPUTED),
             lesion=(lesions or {}).get(image),
+            anatomical=anatomical,
             registration=registration,
-            device=device,
-            omp_nthreads=omp_nthreads,
-            batch_size=batch_size,
-            random_seed=random_seed,
-            sloppy=sloppy,
+            compute=compute,
             name=single_subject_name(image),
         )
-        log_dir = output_dir / f'sub-{parse_entities(image)["subject"]}' / 'log' / run_id
-        _keep_crashes(single_subject_wf, log_dir)
-        for label, prepare in prepared.items():
-            shared = zip(('t1w_brain', 'brain_mask', 'reference'), TEMPLATE, strict=True)
-            edges = [(source, f'{label}_wf.inputnode.{target}') for source, target in shared]
-            workflow.connect([(prepare, single_subject_wf, edges)])
-        first = next(iter(prepared.values()))
-        workflow.connect([(first, single_subject_wf, LIKE_TEMPLATE)])
+        participant = f'sub-{parse_entities(image)["subject"]}'
+        _set_crash_dir(single_subject_wf, output_dir / participant / 'log' / run_id)
+        _connect_templates(workflow, prepared, single_subject_wf)
     return workflow
 
 
@@ -166,18 +141,14 @@ def init_single_subject_wf(
     output_dir: Path,
     templates: Sequence[Template],
     level: str = 'full',
-    anatomical: Anatomical = ANATOMICAL,
-    precomputed: Precomputed = NOTHING,
+    precomputed: Precomputed = NO_PRECOMPUTED,
     lesion: Path | None = None,
-    registration: Registration = DEFAULTS,
-    device: str = 'cpu',
-    omp_nthreads: int = 1,
-    batch_size: int = 32,
-    random_seed: int = 0,
-    sloppy: bool = False,
+    anatomical: Anatomical = Anatomical(),
+    registration: Registration = Registration(),
+    compute: Compute = Compute(),
     name: str = 'single_subject_wf',
 ) -> LiterateWorkflow:
-    """Build the workflow that takes one image from the raw file to its derivatives and figures.
+    """Build the workflow that processes one image, from the raw file to derivatives and figures.
 
     Workflow Graph
         .. workflow::
@@ -198,24 +169,33 @@ def init_single_subject_wf(
     ----------
     t1w_file : Path
         The raw image.
+    bids_dir, output_dir : Path
+        Folders of the raw dataset and of the derivatives.
+    templates : sequence of Template
+        Templates that the image is registered to, one by one.
+    level : {'minimal', 'full'}
+        Set of derivatives that are stored, as in `init_outputs_wf`.
     precomputed : Precomputed
-        What other programs have made of it.
+        Mask and preprocessed image of other programs.
     lesion : Path, optional
-        Mask of a lesion in it.
-    bids_dir, output_dir, templates, level, anatomical, registration, device, omp_nthreads, \
-batch_size, random_seed, sloppy
-        As in `init_deepreg_wf`.
+        Mask of a lesion in the image.
+    anatomical : Anatomical
+        Brain extraction.
+    registration : Registration
+        Affine and deformable registration.
+    compute : Compute
+        Device, threads, batch size, seed and quality of the computations.
     name : str
         Name of the workflow.
 
     Inputs
     ------
     t1w
-        The image; set to `t1w_file`, or to what was made of it before
+        The image; already set to `t1w_file`, or to the preprocessed image of `precomputed`
 
-    The workflow of each template, ``SPACE_wf``, takes what was prepared of it; see
-    `deepreg_wf.workflows.standard_space.init_space_wf`. That of the image, ``anat_preproc_wf``,
-    takes one that brains are to be like.
+    The workflow of each template, ``SPACE_wf``, has the inputs of `init_standard_space_wf` that
+    come from a prepared template. The workflow of the image, ``anat_preproc_wf``, has inputs for a
+    template that a plausible brain has to resemble.
 
     Returns
     -------
@@ -227,17 +207,11 @@ batch_size, random_seed, sloppy
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=['t1w']), name='inputnode')
     inputnode.inputs.t1w = str(precomputed.t1w or t1w_file)
-    anat_wf = init_anat_preproc_wf(
-        anatomical=anatomical,
-        omp_nthreads=omp_nthreads,
-        sloppy=sloppy,
-        device=device,
-        precomputed=precomputed,
-    )
+    anat_wf = init_anat_preproc_wf(anatomical=anatomical, compute=compute, precomputed=precomputed)
     workflow.connect(inputnode, 't1w', anat_wf, 'inputnode.t1w')
-    names = dict.fromkeys(('t1w_brain', *NATIVE, *FOUND))
+    fields = dict.fromkeys(('t1w_brain', *NATIVE_FIELDS, *REPORT_FIELDS))
     for number, template in enumerate(templates):
-        space_wf = init_space_wf(
+        space_wf = init_standard_space_wf(
             t1w_file=t1w_file,
             bids_dir=bids_dir,
             output_dir=output_dir,
@@ -247,28 +221,28 @@ batch_size, random_seed, sloppy
             lesion=lesion,
             level=level,
             registration=registration,
-            device=device,
-            omp_nthreads=omp_nthreads,
-            batch_size=batch_size,
-            random_seed=random_seed,
-            sloppy=sloppy,
+            compute=compute,
             name=f'{_label(template)}_wf',
         )
-        edges = [(f'outputnode.{name}', f'inputnode.{name}') for name in names]
-        workflow.connect([(anat_wf, space_wf, edges), (inputnode, space_wf, [_T1W])])
+        # A new list for each connection: Nipype keeps and changes it.
+        edges = [(f'outputnode.{field}', f'inputnode.{field}') for field in fields]
+        workflow.connect([(anat_wf, space_wf, edges)])
+        workflow.connect(inputnode, 't1w', space_wf, 'inputnode.t1w')
     return workflow
 
 
-_T1W = ('t1w', 'inputnode.t1w')
-
-
-def _label(template: Template) -> str:
-    """Name of a template among those of nodes."""
-    return f'{template.space}{template.cohort or ""}'
-
-
 def image_names(images: Iterable[Path]) -> dict[str, str]:
-    """Names to show, such as ``sub-01_ses-pre``, by the name of the workflow of each image.
+    """Return the name of each image for messages, by the name of its workflow.
+
+    Parameters
+    ----------
+    images : iterable of Path
+        Raw images.
+
+    Returns
+    -------
+    dict of str to str
+        Names such as ``sub-01_ses-pre``.
 
     Examples
     --------
@@ -279,7 +253,7 @@ def image_names(images: Iterable[Path]) -> dict[str, str]:
 
 
 def single_subject_name(t1w_file: Path) -> str:
-    """Name of the workflow of an image, which carries the entities of its file.
+    """Return the name of the workflow of an image, which contains the entities of its file.
 
     Parameters
     ----------
@@ -299,53 +273,55 @@ def single_subject_name(t1w_file: Path) -> str:
     return f'single_subject_{re.sub("[^a-zA-Z0-9]", "_", entities)}_wf'
 
 
-def prepare_template(
-    template: Template, resolution: float, name: str = 'prepare_template'
-) -> pe.Node:
-    """Node that brings the brain of a template onto its registration grid, voxels in mm."""
-    prepare = PrepareTemplate(in_file=str(template.t1w), resolution=resolution)
-    if template.mask is not None:
-        prepare.inputs.in_mask = str(template.mask)
-    # Runs that share a working directory share it only if it is the very same.
-    what = f'{template.t1w} {template.mask} {resolution}'
-    digest = sha256(what.encode()).hexdigest()[:8]
-    return SharedNode(prepare, name=f'{name}_{digest}', mem_gb=0.5)
+def _prepare_templates(
+    templates: Sequence[Template], registration: Registration
+) -> dict[str, pe.Node]:
+    """Return the node that prepares each template, by the label of the template."""
+    resolution = registration.registration_resolution
+    labels = {_label(template): template for template in templates}
+    return {
+        label: prepare_template(template, resolution, f'prepare_{label}')
+        for label, template in labels.items()
+    }
 
 
-class SharedNode(pe.Node):
-    """A node that several runs in one working directory share: one runs, the others wait."""
+def _connect_templates(
+    workflow: LiterateWorkflow,
+    prepared: Mapping[str, pe.Node],
+    single_subject_wf: LiterateWorkflow,
+) -> None:
+    """Connect the prepared templates with the workflow of an image."""
+    outputs = ('t1w_brain', 'brain_mask', 'reference')
+    for label, prepare in prepared.items():
+        edges = [
+            (output, f'{label}_wf.inputnode.{field}')
+            for output, field in zip(outputs, TEMPLATE_FIELDS, strict=True)
+        ]
+        workflow.connect([(prepare, single_subject_wf, edges)])
+    first = next(iter(prepared.values()))
+    workflow.connect([(first, single_subject_wf, TEMPLATE_EDGES)])
 
-    def run(self, updatehash: bool = False) -> Any:
-        """Run, or take what another has made meanwhile.
 
-        Parameters
-        ----------
-        updatehash : bool
-            As Nipype has it.
-
-        Returns
-        -------
-        InterfaceResult
-        """
-        folder = Path(self.output_dir())
-        with locked(folder.with_name(f'.{folder.name}.lock')):
-            return super().run(updatehash)
+def _label(template: Template) -> str:
+    """Return the name of a template as part of the names of nodes."""
+    return f'{template.space}{template.cohort or ""}'
 
 
 def _check_names(images: Sequence[Path]) -> None:
     """Refuse two images whose derivatives would overwrite each other."""
     seen: dict[Path, Path] = {}
     for image in images:
-        name = derivative_path(image, desc='preproc')
-        if name in seen:
+        derivative = derivative_path(image, desc='preproc')
+        if derivative in seen:
             raise InputError(
-                f'{image}: its derivatives would have the names of those of {seen[name]}; '
-                'rename or remove one of them.'
+                f'its derivatives would have the same names as those of {seen[derivative]}',
+                advice='rename or remove one of them',
+                path=image,
             )
-        seen[name] = image
+        seen[derivative] = image
 
 
-def _keep_crashes(workflow: LiterateWorkflow, folder: Path) -> None:
-    """Have Nipype write the crash files of a workflow to a folder of its own."""
+def _set_crash_dir(workflow: LiterateWorkflow, folder: Path) -> None:
+    """Let Nipype write the crash files of a workflow to a folder of its own."""
     for name in workflow.list_node_names():
         workflow.get_node(name).config = {'execution': {'crashdump_dir': str(folder)}}

@@ -1,4 +1,4 @@
-"""The brains of a dataset, aligned with a template, for networks to be trained on."""
+"""Workflow that aligns the brains of a dataset with a template, for training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.interfaces.bids import StoreFile
+from deepreg_wf.settings import Compute
 from deepreg_wf.workflows.affine import init_affine_wf
-from deepreg_wf.workflows.anatomical import LIKE_TEMPLATE, init_anat_preproc_wf
-from deepreg_wf.workflows.base import prepare_template, single_subject_name
+from deepreg_wf.workflows.anatomical import TEMPLATE_EDGES, init_anat_preproc_wf
+from deepreg_wf.workflows.base import single_subject_name
+from deepreg_wf.workflows.template import prepare_template
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from deepreg_wf.templates.template import Template
 
 TEMPLATE_FILE = 'template.nii.gz'
+"""Name of the brain of the template among the results."""
 
 
 def init_cohort_wf(
@@ -27,8 +30,7 @@ def init_cohort_wf(
     template: Template,
     folder: Path,
     resolution: float = 2.0,
-    device: str = 'cpu',
-    omp_nthreads: int = 1,
+    compute: Compute = Compute(),
     name: str = 'cohort_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that extracts the brains of a dataset and aligns them by affines.
@@ -52,23 +54,21 @@ def init_cohort_wf(
     images : sequence of Path
         T1-weighted images.
     template : Template
-        What they are aligned with.
+        Template that the images are aligned with.
     folder : Path
-        Where the aligned brains are put, under the names of the images, and the brain of the
-        template, `TEMPLATE_FILE`.
+        Folder of the results: the aligned brains under the names of the images, and the brain of
+        the template, `TEMPLATE_FILE`.
     resolution : float
-        Voxel size of their common grid, in mm.
-    device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
-    omp_nthreads : int
-        Threads of the nodes that can use several.
+        Voxel size of the common grid, in mm.
+    compute : Compute
+        Device, threads and quality of the computations.
     name : str
         Name of the workflow.
 
     Returns
     -------
     LiterateWorkflow
-        It writes its results and has no outputs.
+        Workflow without outputs; it writes its results to `folder`.
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -77,9 +77,9 @@ def init_cohort_wf(
     workflow.connect(prepare, 't1w_brain', _export(folder / TEMPLATE_FILE), 'in_file')
     for image in images:
         single_wf = LiterateWorkflow(name=single_subject_name(image))
-        anat_wf = init_anat_preproc_wf(omp_nthreads=omp_nthreads, device=device)
+        anat_wf = init_anat_preproc_wf(compute=compute)
         anat_wf.inputs.inputnode.t1w = str(image)
-        affine_wf = init_affine_wf()
+        affine_wf = init_affine_wf(compute=compute)
         affine_wf.inputs.inputnode.t1w_file = str(image)
         names = ('t1w_brain', 't1w_mask')
         single_wf.connect(
@@ -89,9 +89,10 @@ def init_cohort_wf(
         single_wf.connect(affine_wf, 'outputnode.t1w_affine', aligned, 'in_file')
         shared = {'t1w_brain': 'template_brain', 'brain_mask': 'template_mask'}
         edges = [(source, f'affine_wf.inputnode.{field}') for source, field in shared.items()]
-        workflow.connect([(prepare, single_wf, [*edges, *LIKE_TEMPLATE])])
+        workflow.connect([(prepare, single_wf, [*edges, *TEMPLATE_EDGES])])
     return workflow
 
 
 def _export(path: Path) -> pe.Node:
+    """Make the node that stores a result."""
     return pe.Node(StoreFile(out_file=str(path)), name='export', run_without_submitting=True)

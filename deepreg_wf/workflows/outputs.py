@@ -1,8 +1,8 @@
-"""The derivatives of one T1-weighted image and what their sidecars say."""
+"""Derivatives of one T1-weighted image, with their sidecars."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from nipype.pipeline import engine as pe
 from deepreg_wf.bids import sidecars
 from deepreg_wf.bids.entities import bids_uri
 from deepreg_wf.interfaces.bids import DerivativesDataSink
+from deepreg_wf.settings import Registration
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -28,9 +29,7 @@ def init_outputs_wf(
     bids_dir: Path,
     output_dir: Path,
     template: Template,
-    registration_resolution: float,
-    direction: str,
-    uncertainty: bool = False,
+    registration: Registration = Registration(),
     native: bool = True,
     level: str = 'full',
     sources: Sequence[str] = (),
@@ -53,8 +52,6 @@ def init_outputs_wf(
                 bids_dir=Path('bids'),
                 output_dir=Path('out'),
                 template=Template(space='MNI152NLin2009aSym', t1w=Path('template.nii.gz')),
-                registration_resolution=2.0,
-                direction='template-to-subject',
             )
 
     Parameters
@@ -64,83 +61,79 @@ def init_outputs_wf(
     bids_dir, output_dir : Path
         Folders of the raw dataset and of the derivatives.
     template : Template
-        Names the space of the derivatives.
-    registration_resolution : float
-        Voxel size, in mm, of the grid that the momentum and the log-Jacobian lie on.
-    direction : {'template-to-subject', 'subject-to-template'}
-        Which image the momentum moves onto which.
-    uncertainty : bool
-        Whether there is a map of the uncertainty.
+        Template that names the space of the derivatives.
+    registration : Registration
+        Grid, direction and uncertainty of the momentum.
     native : bool
-        Whether image and mask are stored in their own space, too; once is enough.
+        Store image and mask in their own space, too; once is enough.
     level : {'minimal', 'full'}
-        Whether what can be made of the transforms and the momentum is left out: image and mask in
-        the space of the template, and the log-Jacobian.
+        ``'minimal'`` leaves out what can be computed from the transforms and the momentum: image
+        and mask in the space of the template, and the log-Jacobian.
     sources : sequence of str
-        BIDS URIs of what other programs have made of the image, if it was taken from there.
+        BIDS URIs of results of other programs that were used.
     lesion : Path, optional
         Mask of a lesion, in the raw dataset.
     networks : mapping of str to str, optional
-        Checksums of the networks that the momentum comes from, by what they do.
+        Checksums of the networks that the momentum comes from, by their task.
     name : str
         Name of the workflow.
 
     Inputs
     ------
-    t1w_preproc
-        Bias-corrected image, in its own space
-    t1w_mask
-        Brain mask, in the space of the image
-    skull_strip_method
-        How the mask came about
-    t1w2std, std2t1w
-        Composite transforms between the image and the template
+    t1w_preproc, t1w_mask, skull_strip_method
+        Bias-corrected image and its brain mask, in their own space, and the source of the mask
+    anat2std_xfm, std2anat_xfm
+        Composite transforms that resample the image onto the template, and back
     t1w_std, mask_std
-        Image and mask on the output grid of the template; of its other resolutions, in fields
-        that end in ``_resX``
+        Image and mask on the output grid of the template; its other resolutions have fields that
+        end in ``_resX``
     log_jacobian, momentum
         Maps on the registration grid
     uncertainty
-        Map on the registration grid; only with `uncertainty`
+        Map on the registration grid; only with `registration.uncertainty`
     trace
         Record of the shooting (JSON), with the metric
     qc
-        Figures of merit of the registration (JSON)
+        Quality measures of the registration (JSON)
 
     Outputs
     -------
-    t1w_preproc, t1w_mask, t1w2std, std2t1w, t1w_std, mask_std, log_jacobian, momentum, qc, \
-uncertainty
-        The stored files; those of level ``full`` only where it is that
+    t1w_preproc, t1w_mask, anat2std_xfm, std2anat_xfm, t1w_std, mask_std, log_jacobian, \
+momentum, qc, uncertainty
+        The stored files; those of level ``full`` only at that level
+
+    Returns
+    -------
+    LiterateWorkflow
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
     drawn = () if lesion is None else (bids_uri(lesion, bids_dir, 'raw'),)
-    derivatives = [
-        *(sidecars.native(t1w_file, bids_dir, sources) if native else ()),
-        *sidecars.transforms(t1w_file, template, drawn),
-        *sidecars.on_output_grids(t1w_file, template),
-        *sidecars.on_registration_grid(
-            t1w_file, template, registration_resolution, direction, networks or {}
-        ),
-    ]
-    if uncertainty:
-        derivatives.append(sidecars.uncertainty(t1w_file, template, registration_resolution))
-    fields = [derivative.field for derivative in derivatives]
-    # What only the run can tell is added to the sidecar then.
-    images = ['t1w_preproc', *(f't1w_std{ending}' for ending in sidecars.output_grids(template))]
-    measured = dict.fromkeys(images, ('skull_strip_method', _add_skull_stripped))
-    measured['momentum'] = ('trace', _add_geodesic)
-    workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(
-        niu.IdentityInterface(fields=list(dict.fromkeys([*fields, *_ALWAYS]))), name='inputnode'
-    )
+    derivatives = _standard_derivatives(t1w_file, template, registration, drawn, networks or {})
+    if native:
+        derivatives = [*sidecars.native_derivatives(t1w_file, bids_dir, sources), *derivatives]
     stored = [
         each for each in derivatives if level == 'full' or not each.field.startswith(_FULL_ONLY)
     ]
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=[each.field for each in stored]), name='outputnode'
-    )
+    fields = dict.fromkeys([*(each.field for each in derivatives), *_ALWAYS])
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*fields]), name='inputnode')
+    workflow.add_nodes([inputnode])
+    _add_sinks(workflow, stored, template, output_dir)
+    return workflow
+
+
+def _add_sinks(
+    workflow: LiterateWorkflow,
+    stored: Sequence[sidecars.Derivative],
+    template: Template,
+    output_dir: Path,
+) -> None:
+    """Add a node that stores each derivative, and the output node."""
+    inputnode = workflow.get_node('inputnode')
+    fields = [derivative.field for derivative in stored]
+    outputnode = pe.Node(niu.IdentityInterface(fields=fields), name='outputnode')
+    measured = _measured_metadata(template)
     for derivative in stored:
         sink = _sink(derivative, output_dir)
         workflow.connect(inputnode, derivative.field, sink, 'in_file')
@@ -148,7 +141,36 @@ uncertainty
         if derivative.field in measured:
             source, add = measured[derivative.field]
             workflow.connect(inputnode, (source, add, derivative.metadata), sink, 'meta_dict')
-    return workflow
+
+
+def _standard_derivatives(
+    t1w_file: Path,
+    template: Template,
+    registration: Registration,
+    drawn: Sequence[str],
+    networks: Mapping[str, str],
+) -> list[sidecars.Derivative]:
+    """Return the derivatives in the space of the template, and the transforms."""
+    resolution = registration.registration_resolution
+    derivatives = [
+        *sidecars.transform_derivatives(t1w_file, template, drawn),
+        *sidecars.output_grid_derivatives(t1w_file, template),
+        *sidecars.registration_grid_derivatives(
+            t1w_file, template, resolution, registration.direction, networks
+        ),
+    ]
+    if registration.uncertainty:
+        derivatives.append(sidecars.uncertainty_derivative(t1w_file, template, resolution))
+    return derivatives
+
+
+def _measured_metadata(
+    template: Template,
+) -> dict[str, tuple[str, Callable[[str, dict[str, object]], dict[str, object]]]]:
+    """Return the input and the function that complete the sidecar of a field during the run."""
+    images = ['t1w_preproc', *(f't1w_std{ending}' for ending in sidecars.output_grids(template))]
+    skull_stripped = ('skull_strip_method', _add_skull_stripped)
+    return {**dict.fromkeys(images, skull_stripped), 'momentum': ('trace', _add_geodesic)}
 
 
 def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
@@ -159,7 +181,7 @@ def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
     )
     if derivative.metadata:
         sink.inputs.meta_dict = derivative.metadata
-    # Compressing an image takes seconds, which the scheduler should not spend itself.
+    # Compression of an image takes seconds, in which the scheduler would be blocked.
     is_image = derivative.entities.get('suffix', 'T1w') in ('T1w', 'mask')
     return pe.Node(
         sink,
@@ -169,13 +191,13 @@ def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
     )
 
 
-def _add_skull_stripped(method: str, metadata: dict) -> dict:
-    """Say whether the whole image is of the brain only (the engine runs this from its source)."""
+def _add_skull_stripped(method: str, metadata: dict[str, object]) -> dict[str, object]:
+    """Add whether the whole image shows the brain only (Nipype runs this from its source)."""
     return {**metadata, 'SkullStripped': method in ('already-extracted', 'none')}
 
 
-def _add_geodesic(trace: str, metadata: dict) -> dict:
-    """Say how the momentum is shot (the engine runs this from its source)."""
+def _add_geodesic(trace: str, metadata: dict[str, object]) -> dict[str, object]:
+    """Add the metric and the time steps of the shooting (Nipype runs this from its source)."""
     import json
     from pathlib import Path
 

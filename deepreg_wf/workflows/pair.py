@@ -1,18 +1,18 @@
-"""Two images and no dataset: one registered to the other."""
+"""Registration of one image to another, without a dataset."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.bids.precomputed import Precomputed
-from deepreg_wf.checkpoints.find import find_weights
 from deepreg_wf.interfaces.bids import StoreFile
 from deepreg_wf.interfaces.template import PrepareTemplate
 from deepreg_wf.interfaces.transforms import ApplyTransforms
-from deepreg_wf.settings import Anatomical, Registration
+from deepreg_wf.settings import Anatomical, Compute, Registration
 from deepreg_wf.workflows.anatomical import init_anat_preproc_wf
 from deepreg_wf.workflows.registration import init_registration_wf
 
@@ -25,15 +25,13 @@ MOVING, FIXED = 'moving_wf', 'fixed_wf'
 FILES = {
     'warped': 'Warped.nii.gz',
     'inverse_warped': 'InverseWarped.nii.gz',
-    't1w2std': 'Composite.h5',
-    'std2t1w': 'InverseComposite.h5',
+    'anat2std_xfm': 'Composite.h5',
+    'std2anat_xfm': 'InverseComposite.h5',
     'log_jacobian': 'LogJacobian.nii.gz',
     'momentum': 'Momentum.nii.gz',
     'qc': 'Quality.json',
 }
-"""What the names of the results end in; those of ANTs where it has the like."""
-
-_ANATOMICAL, _REGISTRATION = Anatomical(), Registration(direction='subject-to-template')
+"""Name of each result after the prefix, as in ANTs where ANTs has such a result."""
 
 
 def init_pair_wf(
@@ -43,10 +41,9 @@ def init_pair_wf(
     prefix: str,
     moving_mask: Path | None = None,
     fixed_mask: Path | None = None,
-    anatomical: Anatomical = _ANATOMICAL,
-    registration: Registration = _REGISTRATION,
-    device: str = 'cpu',
-    omp_nthreads: int = 1,
+    anatomical: Anatomical = Anatomical(),
+    registration: Registration = Registration(direction='subject-to-template'),
+    compute: Compute = Compute(),
     name: str = 'pair_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that registers one T1-weighted image to another.
@@ -67,18 +64,16 @@ def init_pair_wf(
     moving, fixed : Path
         Heads or brains, on any grids.
     prefix : str
-        What the names of the results begin with; `FILES` has what they end in.
+        Beginning of the paths of the results; `FILES` has the endings.
     moving_mask, fixed_mask : Path, optional
-        Brain masks; they are found by default.
+        Brain masks; by default the brains are extracted.
     anatomical : Anatomical
-        How brains are taken out of the images.
+        Brain extraction.
     registration : Registration
-        Where the momentum comes from and on which grid it lives. Turned as it is by default, the
-        momentum is that of the moving image.
-    device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
-    omp_nthreads : int
-        Threads of the nodes that can use several.
+        Affine and deformable registration; an uncertainty is not computed. With the default
+        direction, the momentum is that of the moving image.
+    compute : Compute
+        Device, threads, batch size, seed and quality of the computations.
     name : str
         Name of the workflow.
 
@@ -89,77 +84,64 @@ def init_pair_wf(
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    workflow = LiterateWorkflow(name=name)
-    made = {MOVING: (moving, moving_mask), FIXED: (fixed, fixed_mask)}
     moving_wf, fixed_wf = (
-        _prepare(each, image, mask, anatomical, device, omp_nthreads)
-        for each, (image, mask) in made.items()
+        init_anat_preproc_wf(
+            anatomical=anatomical,
+            compute=compute,
+            precomputed=Precomputed(mask=mask),
+            name=name,
+        )
+        for name, mask in ((MOVING, moving_mask), (FIXED, fixed_mask))
     )
-    resolution = registration.registration_resolution
-    grid = pe.Node(PrepareTemplate(resolution=resolution), name='grid', mem_gb=0.5)
+    moving_wf.inputs.inputnode.t1w = str(moving)
+    fixed_wf.inputs.inputnode.t1w = str(fixed)
+    prepare = PrepareTemplate(resolution=registration.registration_resolution)
+    grid = pe.Node(prepare, name='grid', mem_gb=0.5)
     registration_wf = init_registration_wf(
-        momentum=registration.momentum,
-        refine=registration.refine,
-        weights=find_weights(
-            momentum=registration.momentum, resolution=resolution, folder=registration.weights
-        ),
-        direction=registration.direction,
-        affine_method=registration.affine_method,
-        affine_polish=registration.affine_polish,
-        device=device,
-        omp_nthreads=omp_nthreads,
+        registration=replace(registration, uncertainty=0), compute=compute
     )
     registration_wf.inputs.inputnode.t1w_file = str(moving)
-    of_grid = {'t1w_brain': 'template_brain', 'brain_mask': 'template_mask'}
-    brains = [(f'outputnode.{n}', f'inputnode.{n}') for n in ('t1w_brain', 't1w_mask')]
-    prepared = [('outputnode.t1w_preproc', 'in_file'), ('outputnode.t1w_mask', 'in_mask')]
+    template = [
+        ('t1w_brain', 'inputnode.template_brain'),
+        ('brain_mask', 'inputnode.template_mask'),
+    ]
+    brain = [(f'outputnode.{field}', f'inputnode.{field}') for field in ('t1w_brain', 't1w_mask')]
+    image = [('outputnode.t1w_preproc', 'in_file'), ('outputnode.t1w_mask', 'in_mask')]
+    workflow = LiterateWorkflow(name=name)
     workflow.connect(
         [
-            (fixed_wf, grid, prepared),
-            (grid, registration_wf, [(s, f'inputnode.{t}') for s, t in of_grid.items()]),
-            (moving_wf, registration_wf, brains),
+            (fixed_wf, grid, image),
+            (grid, registration_wf, template),
+            (moving_wf, registration_wf, brain),
         ]
     )
-    ends = {
-        'warped': ('t1w2std', moving_wf, fixed),
-        'inverse_warped': ('std2t1w', fixed_wf, moving),
+    _add_outputs(workflow, moving, fixed, prefix)
+    return workflow
+
+
+def _add_outputs(workflow: LiterateWorkflow, moving: Path, fixed: Path, prefix: str) -> None:
+    """Add the nodes that resample both images and store all results."""
+    registration_wf = workflow.get_node('registration_wf')
+    resampled = {
+        'warped': ('anat2std_xfm', MOVING, fixed),
+        'inverse_warped': ('std2anat_xfm', FIXED, moving),
     }
-    for field, (transform, source, target) in ends.items():
-        resample = pe.Node(
-            ApplyTransforms(reference_image=str(target)), name=f'apply_{field}', mem_gb=0.75
-        )
-        store = _store(field, prefix)
+    for field, (transform, source, target) in resampled.items():
+        apply = ApplyTransforms(reference_image=str(target))
+        resample = pe.Node(apply, name=f'apply_{field}', mem_gb=0.75)
+        store = _store_node(field, prefix)
         workflow.connect(
             [
-                (source, resample, [('outputnode.t1w_valid', 'in_file')]),
+                (workflow.get_node(source), resample, [('outputnode.t1w_valid', 'in_file')]),
                 (registration_wf, resample, [(f'outputnode.{transform}', 'transform')]),
                 (resample, store, [('out_file', 'in_file')]),
             ]
         )
-    for field in FILES.keys() - ends.keys():
-        workflow.connect(registration_wf, f'outputnode.{field}', _store(field, prefix), 'in_file')
-    return workflow
+    for field in FILES.keys() - resampled.keys():
+        store = _store_node(field, prefix)
+        workflow.connect(registration_wf, f'outputnode.{field}', store, 'in_file')
 
 
-def _prepare(
-    name: str,
-    image: Path,
-    mask: Path | None,
-    anatomical: Anatomical,
-    device: str,
-    omp_nthreads: int,
-) -> LiterateWorkflow:
-    workflow = init_anat_preproc_wf(
-        anatomical=anatomical,
-        omp_nthreads=omp_nthreads,
-        device=device,
-        precomputed=Precomputed(mask=mask),
-        name=name,
-    )
-    workflow.inputs.inputnode.t1w = str(image)
-    return workflow
-
-
-def _store(field: str, prefix: str) -> pe.Node:
+def _store_node(field: str, prefix: str) -> pe.Node:
     store = StoreFile(out_file=f'{prefix}{FILES[field]}')
     return pe.Node(store, name=f'store_{field}', run_without_submitting=True)

@@ -1,27 +1,30 @@
-"""The momentum between template and subject, and the geodesic that it shoots."""
+"""The initial momentum between template and subject, and the geodesic that it defines."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from deepreg_wf.checkpoints.find import Weights, find_weights
+from deepreg_wf.checkpoints.locate import Weights, find_weights
+from deepreg_wf.interfaces._tensors import compute_inputs
 from deepreg_wf.interfaces.momentum import GeodesicShooting, RefineMomentum
 from deepreg_wf.interfaces.prediction import CorrectMomentum, PredictMomentum, TransformUncertainty
+from deepreg_wf.settings import Compute, Registration
 
 if TYPE_CHECKING:
     from nipype.interfaces.base import BaseInterface
     from niworkflows.engine.workflows import LiterateWorkflow
 
 SLOPPY_ITERATIONS = (10, 0)
-"""Matching at half resolution only, for tests."""
+"""Iterations of matching for tests: at half resolution only."""
 
 MEMORY_GB = {'predict': 0.75, 'correct': 1.0, 'match': 2.0, 'shoot': 1.5, 'sample': 1.5}
-"""What steps take on a registration grid of 1 mm, and a fifth more; half of it on one of 2 mm.
+"""Memory of each node on a registration grid of 1 mm, plus 20 %; a grid of 2 mm takes half of it.
 
-These and the other `mem_gb` are those of `benchmarks/memory.py`, of a head of 256^3 voxels.
+These and the other values of `mem_gb` were measured by `benchmarks/memory.py` on a head of 256^3
+voxels.
 """
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_affine', 't1w_mask_affine')
@@ -54,16 +57,9 @@ dropout [@quicksilver2017].
 
 def init_quicksilver_wf(
     *,
-    momentum: str = 'predict+correct',
-    refine: int = 5,
-    uncertainty: int = 0,
+    registration: Registration = Registration(),
+    compute: Compute = Compute(),
     weights: Weights | None = None,
-    direction: str = 'template-to-subject',
-    device: str = 'cpu',
-    omp_nthreads: int = 1,
-    batch_size: int = 32,
-    random_seed: int = 0,
-    sloppy: bool = False,
     name: str = 'quicksilver_wf',
 ) -> LiterateWorkflow:
     """Build the workflow that finds the momentum between template and subject and shoots it.
@@ -78,27 +74,12 @@ def init_quicksilver_wf(
 
     Parameters
     ----------
-    momentum : {'predict+correct', 'predict', 'optimise'}
-        Where the initial momentum comes from: networks, or LDDMM matching.
-    refine : int
-        Iterations of matching at each resolution that a predicted momentum is refined by; 0 for
-        none. Optimisation goes on to its end whatever this says.
-    uncertainty : int
-        Momenta that are drawn to tell how sure the transform is; 0 for none.
+    registration : Registration
+        Source, refinement, direction and uncertainty of the momentum.
+    compute : Compute
+        Device, threads, batch size, seed and quality of the computations.
     weights : Weights, optional
-        The networks; those that come with the package by default.
-    direction : {'template-to-subject', 'subject-to-template'}
-        Which image the momentum moves onto which.
-    device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
-    omp_nthreads : int
-        Threads on the CPU.
-    batch_size : int
-        Patches that go through a network at once, at most.
-    random_seed : int
-        Of the momenta that are drawn.
-    sloppy : bool
-        Fast and rough, for tests.
+        Files of the networks; those of `registration` by default.
     name : str
         Name of the workflow.
 
@@ -116,107 +97,142 @@ def init_quicksilver_wf(
     warp, inverse_warp
         Displacements from template points to points of the aligned subject, and back
     log_jacobian
-        Log-determinant of the warp
+        Log-determinant of the Jacobian of the warp
     trace
         Record of the shooting (JSON)
     matching_trace
-        Record of the matching (JSON), if there was any
+        Record of the matching (JSON); only where the momentum is optimised or refined
     uncertainty
-        Standard deviation of the warp in mm, if it was asked for
+        Standard deviation of the warp in mm; only with `registration.uncertainty`
+
+    Returns
+    -------
+    LiterateWorkflow
+
+    Raises
+    ------
+    InputError
+        If a network is missing or does not fit the registration grid.
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    weights = weights or find_weights(momentum=momentum, uncertainty=uncertainty)
-    ends = {'moving_image': 't1w_affine', 'fixed_image': 'template_brain'}
-    words = {'moving': 'the subject', 'fixed': 'the template'}
-    if direction == 'template-to-subject':
-        ends = dict(zip(ends, reversed(ends.values()), strict=True))
-        words = dict(zip(words, reversed(words.values()), strict=True))
+    weights = weights or find_networks(registration)
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = _describe(momentum, refine, uncertainty).format(**words)
-    compute = {'device': device, 'use_gpu': device != 'cpu', 'num_threads': omp_nthreads}
-    network = compute | {'batch_size': batch_size}
-    steps = _momentum_steps(momentum, refine, weights, compute, network, sloppy)
-    shoot = _node('shoot', GeodesicShooting(direction=direction, **compute))
+    workflow.__desc__ = _describe(registration)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
-    images = [(source, target) for target, source in ends.items()]
+    images = _image_edges(registration)
+    steps = _momentum_nodes(registration, compute, weights)
+    geodesic = GeodesicShooting(direction=registration.direction, **compute_inputs(compute))
+    shoot = _node('shoot', geodesic, compute)
     workflow.connect([(inputnode, step, images) for step in steps])
     workflow.connect(
-        [(*pair, _passed_to(pair[1])) for pair in zip(steps, steps[1:], strict=False)]
+        [(*pair, _momentum_edges(pair[1])) for pair in zip(steps, steps[1:], strict=False)]
     )
-    last = steps[-1]
     workflow.connect(
         [
-            (last, shoot, [('momentum', 'momentum'), ('metric', 'metric')]),
+            (steps[-1], shoot, [('momentum', 'momentum'), ('metric', 'metric')]),
             (shoot, outputnode, [(field, field) for field in _SHOT]),
         ]
     )
-    if last.name == 'match':
-        workflow.connect(last, 'trace', outputnode, 'matching_trace')
-    if uncertainty:
-        sampling = TransformUncertainty(
-            weights=str(weights.probabilistic),
-            samples=uncertainty,
-            seed=random_seed,
-            direction=direction,
-            **network,
-        )
-        sample = _node('sample', sampling)
+    if registration.uses_matching:
+        workflow.connect(steps[-1], 'trace', outputnode, 'matching_trace')
+    if registration.uncertainty:
+        sample = _uncertainty_node(registration, compute, weights)
         workflow.connect([(inputnode, sample, images)])
         workflow.connect(sample, 'uncertainty', outputnode, 'uncertainty')
     return workflow
 
 
-def is_matched(momentum: str, refine: int) -> bool:
-    """Whether a momentum is matched, and so has a trace of its energy."""
-    return momentum == 'optimise' or refine > 0
+def find_networks(registration: Registration) -> Weights:
+    """Find the networks of a registration and check that they fit its grid.
+
+    Parameters
+    ----------
+    registration : Registration
+        The momentum and the uncertainty decide which networks are needed.
+
+    Returns
+    -------
+    Weights
+
+    Raises
+    ------
+    InputError
+        If a network is missing or does not fit the registration grid.
+    """
+    return find_weights(
+        momentum=registration.momentum,
+        uncertainty=registration.uncertainty,
+        resolution=registration.registration_resolution,
+        folder=registration.weights,
+    )
 
 
-def _passed_to(step: pe.Node) -> list[tuple[str, str]]:
-    """What a step that goes on with a momentum gets from the one before."""
-    names = ['momentum']
-    # Refinement has to keep to the metric of the networks.
-    if step.name == 'match':
-        names.append('metric')
+def _image_edges(registration: Registration) -> list[tuple[str, str]]:
+    """Return the edges that make the template or the subject the moving image."""
+    images = ['template_brain', 't1w_affine']
+    if registration.direction == 'subject-to-template':
+        images.reverse()
+    return list(zip(images, ('moving_image', 'fixed_image'), strict=True))
+
+
+def _momentum_edges(step: pe.Node) -> list[tuple[str, str]]:
+    """Return the edges into a node that continues from the momentum of the node before it."""
+    # Matching has to use the metric that the networks were trained with.
+    names = ['momentum', 'metric'] if step.name == 'match' else ['momentum']
     return [(name, name) for name in names]
 
 
-def _momentum_steps(
-    momentum: str,
-    refine: int,
-    weights: Weights,
-    compute: dict[str, Any],
-    network: dict[str, Any],
-    sloppy: bool,
+def _momentum_nodes(
+    registration: Registration, compute: Compute, weights: Weights
 ) -> list[pe.Node]:
-    """The nodes that lead to the momentum, one after the other."""
-    if momentum == 'optimise':
-        match = RefineMomentum(**compute)
-        if sloppy:
+    """Return the nodes that find the momentum, in their order."""
+    inputs = compute_inputs(compute)
+    if registration.momentum == 'optimise':
+        match = RefineMomentum(**inputs)
+        if compute.sloppy:
             match.inputs.iterations = [*SLOPPY_ITERATIONS]
-        return [_node('match', match)]
-    steps = [_node('predict', PredictMomentum(weights=str(weights.prediction), **network))]
-    if momentum == 'predict+correct':
+        return [_node('match', match, compute)]
+    network = inputs | {'batch_size': compute.batch_size}
+    predict = PredictMomentum(weights=str(weights.prediction), **network)
+    nodes = [_node('predict', predict, compute)]
+    if registration.momentum == 'predict+correct':
         correct = CorrectMomentum(weights=str(weights.correction), **network)
-        if refine:
-            # Beyond the first one, an iteration of matching gains more in the time.
-            correct.inputs.repeats = 1
-        steps.append(_node('correct', correct))
-    if refine:
-        steps.append(_node('match', RefineMomentum(iterations=refine, **compute)))
-    return steps
+        if registration.refine:
+            # After one correction, an iteration of matching gains more in the same time.
+            correct.inputs.n_iterations = 1
+        nodes.append(_node('correct', correct, compute))
+    if registration.refine:
+        match = RefineMomentum(iterations=registration.refine, **inputs)
+        nodes.append(_node('match', match, compute))
+    return nodes
 
 
-def _node(name: str, interface: BaseInterface) -> pe.Node:
-    # On a GPU a step keeps one processor busy, and takes one of the GPU's slots.
-    threads = 1 if interface.inputs.use_gpu else interface.inputs.num_threads
-    return pe.Node(interface, name=name, n_procs=threads, mem_gb=MEMORY_GB[name])
+def _uncertainty_node(registration: Registration, compute: Compute, weights: Weights) -> pe.Node:
+    sampling = TransformUncertainty(
+        weights=str(weights.probabilistic),
+        samples=registration.uncertainty,
+        seed=compute.random_seed,
+        direction=registration.direction,
+        batch_size=compute.batch_size,
+        **compute_inputs(compute),
+    )
+    return _node('sample', sampling, compute)
 
 
-def _describe(momentum: str, refine: int, uncertainty: int) -> str:
-    text = _GEODESIC + _MOMENTUM[momentum]
-    if refine and momentum != 'optimise':
-        text += _REFINED.replace('{refine}', str(refine))
+def _node(name: str, interface: BaseInterface, compute: Compute) -> pe.Node:
+    return pe.Node(interface, name=name, n_procs=compute.n_procs, mem_gb=MEMORY_GB[name])
+
+
+def _describe(registration: Registration) -> str:
+    moving, fixed = 'the template', 'the subject'
+    if registration.direction == 'subject-to-template':
+        moving, fixed = fixed, moving
+    text = _GEODESIC.format(moving=moving, fixed=fixed) + _MOMENTUM[registration.momentum]
+    if registration.refine and registration.momentum != 'optimise':
+        text += _REFINED.format(refine=registration.refine)
     text += _INVERSE
-    return text + (_UNCERTAINTY.replace('{samples}', str(uncertainty)) if uncertainty else '')
+    if registration.uncertainty:
+        text += _UNCERTAINTY.format(samples=registration.uncertainty)
+    return text

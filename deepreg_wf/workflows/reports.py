@@ -135,12 +135,7 @@ def init_reportlets_wf(
 
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=list(_INPUTS)), name='inputnode')
-    space = {'space': template.space}
-    if template.cohort is not None:
-        space['cohort'] = template.cohort
-    reportlets = _reportlets(t1w_file, template, native)
-    if lesion is not None:
-        reportlets['summary'].inputs.lesion_mask = str(lesion)
+    reportlets = _reportlets(t1w_file, template, native, lesion)
     wanted = {
         'convergence': registration.uses_matching,
         'uncertainty': registration.uncertainty > 0,
@@ -154,7 +149,7 @@ def init_reportlets_wf(
                 datatype='figures',
                 desc=desc,
                 suffix='T1w',
-                **(space if desc in _STANDARD else {}),
+                **(_space_entities(template) if desc in _STANDARD else {}),
             )
             draw = pe.Node(reportlet, name=f'draw_{desc}', mem_gb=0.5)
             save = pe.Node(sink, name=f'save_{desc}', run_without_submitting=True)
@@ -165,15 +160,23 @@ def init_reportlets_wf(
     return workflow
 
 
+def _space_entities(template: Template) -> dict[str, str]:
+    entities = {'space': template.space}
+    return entities if template.cohort is None else entities | {'cohort': template.cohort}
+
+
 def _reportlets(
-    t1w_file: Path, template: Template, native: Sequence[Template]
+    t1w_file: Path, template: Template, native: Sequence[Template], lesion: Path | None
 ) -> dict[str, BaseInterface]:
     """Reportlets by the label of their `desc` entity."""
     files = {'t1w': template.t1w, 'mask': template.mask, 'gm': template.gm, 'wm': template.wm}
     images = {f'template_{kind}': str(path) for kind, path in files.items() if path is not None}
     sources = {listed.name: listed.uri for listed in native}
+    summary = SummaryReportlet(t1w_file=str(t1w_file), templates=sources)
+    if lesion is not None:
+        summary.inputs.lesion_mask = str(lesion)
     return {
-        'summary': SummaryReportlet(t1w_file=str(t1w_file), templates=sources),
+        'summary': summary,
         'brainmask': BrainMaskReportlet(),
         'affine': AlignmentReportlet(**images),
         'registration': AlignmentReportlet(**images),

@@ -1,21 +1,20 @@
-"""One image and one template: the registration, its derivatives and its figures."""
+"""Registration of one image to one template, with its derivatives and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from deepreg_wf.bids.sidecars import output_grids
-from deepreg_wf.checkpoints.find import Weights, find_weights
 from deepreg_wf.interfaces.transforms import ApplyTransforms, ResampleTransform
-from deepreg_wf.settings import Registration
-from deepreg_wf.templates.template import TEMPLATEFLOW_ROOT
+from deepreg_wf.settings import Compute, Registration
+from deepreg_wf.templates.templateflow import TEMPLATEFLOW_URL
 from deepreg_wf.workflows.outputs import init_outputs_wf
-from deepreg_wf.workflows.quicksilver import is_matched
+from deepreg_wf.workflows.quicksilver import find_networks
 from deepreg_wf.workflows.registration import init_registration_wf
 from deepreg_wf.workflows.reports import init_reportlets_wf
 
@@ -24,21 +23,18 @@ if TYPE_CHECKING:
 
     from deepreg_wf.templates.template import Template
 
-# A linear interpolation is what antsApplyTransforms does unless told otherwise, and it cannot
-# ring: cubic and sinc kernels leave dark rims and negative values around extracted brains.
+# Linear interpolation is the default of antsApplyTransforms, and it cannot ring: cubic and sinc
+# kernels leave dark rims and negative values around extracted brains.
 T1W_INTERPOLATION = 'linear'
 
-DEFAULTS = Registration()
-"""How brains are registered unless told otherwise."""
+TEMPLATE_FIELDS = ('template_brain', 'template_mask', 'template_reference')
+"""Inputs that come from a template, which is prepared once for all images."""
 
-TEMPLATE = ('template_brain', 'template_mask', 'template_reference')
-"""What is prepared of a template, once for all images."""
+NATIVE_FIELDS = ('t1w_preproc', 't1w_mask', 'skull_strip_method')
+"""Inputs that describe an image in its own space and are stored."""
 
-NATIVE = ('t1w_preproc', 't1w_mask', 'skull_strip_method')
-"""What is known of an image in its own space, beside its brain."""
-
-FOUND = ('t1w_valid', 't1w_mask_found', 'skull_strip_method')
-"""What is drawn of it, also where its brain is refused."""
+REPORT_FIELDS = ('t1w_valid', 't1w_mask_found', 'skull_strip_method')
+"""Inputs that describe an image in its own space and are drawn, even if its mask is refused."""
 
 _MAPS = ('momentum', 'log_jacobian', 'qc')
 _RESAMPLING = """\
@@ -54,7 +50,7 @@ influence on the deformable registration.
 """
 
 
-def init_space_wf(
+def init_standard_space_wf(
     *,
     t1w_file: Path,
     bids_dir: Path,
@@ -64,15 +60,11 @@ def init_space_wf(
     sources: Sequence[str] = (),
     lesion: Path | None = None,
     level: str = 'full',
-    registration: Registration = DEFAULTS,
-    device: str = 'cpu',
-    omp_nthreads: int = 1,
-    batch_size: int = 32,
-    random_seed: int = 0,
-    sloppy: bool = False,
-    name: str = 'space_wf',
+    registration: Registration = Registration(),
+    compute: Compute = Compute(),
+    name: str = 'standard_space_wf',
 ) -> LiterateWorkflow:
-    """Build the workflow that takes an image to one template and stores what comes of it.
+    """Build the workflow that registers an image to one template and stores the results.
 
     Workflow Graph
         .. workflow::
@@ -81,8 +73,8 @@ def init_space_wf(
 
             from pathlib import Path
             from deepreg_wf.templates import Template
-            from deepreg_wf.workflows.standard_space import init_space_wf
-            wf = init_space_wf(
+            from deepreg_wf.workflows.standard_space import init_standard_space_wf
+            wf = init_standard_space_wf(
                 t1w_file=Path('bids/sub-01/anat/sub-01_T1w.nii.gz'),
                 bids_dir=Path('bids'),
                 output_dir=Path('out'),
@@ -96,45 +88,32 @@ def init_space_wf(
     bids_dir, output_dir : Path
         Folders of the raw dataset and of the derivatives.
     template : Template
-        What is registered to.
+        Template that the image is registered to.
     native : sequence of Template
-        Templates of the run, if what lies in the image's own space is to be stored and shown,
-        too: once is enough.
+        All templates, if what lies in the space of the image is to be stored and drawn, too.
     sources : sequence of str
-        BIDS URIs of what other programs have made of the image, if it was taken from there.
+        BIDS URIs of results of other programs that were used.
     lesion : Path, optional
-        Mask of a lesion in the image, which nothing of the template corresponds to.
+        Mask of a lesion in the image, to which nothing of the template corresponds.
     level : {'minimal', 'full'}
-        Which derivatives are stored, as in `init_outputs_wf`.
+        Set of derivatives that are stored, as in `init_outputs_wf`.
     registration : Registration
-        Where the momentum comes from and on which grid it lives.
-    device : str
-        ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
-    omp_nthreads : int
-        Threads of the nodes that can use several.
-    batch_size : int
-        Patches that go through a network at once, at most.
-    random_seed : int
-        Seed of the affine registration, and of the momenta that are drawn.
-    sloppy : bool
-        Fast and rough, for tests.
+        Affine and deformable registration.
+    compute : Compute
+        Device, threads, batch size, seed and quality of the computations.
     name : str
         Name of the workflow.
 
     Inputs
     ------
     t1w
-        The raw image, by whose name errors call it
+        The raw image, which errors name
     t1w_preproc, t1w_mask, t1w_brain
         Bias-corrected image, its mask and its brain, in their own space
-    t1w_valid, t1w_mask_found
-        Raw image and the mask that was found in it, even if it was refused, for a picture
-    skull_strip_method
-        How the mask came about
-    template_brain, template_mask
-        Template and its mask on the registration grid
-    template_reference
-        Template on the output grid
+    t1w_valid, t1w_mask_found, skull_strip_method
+        Raw image, its mask, even if it is implausible, and the source of the mask, for the report
+    template_brain, template_mask, template_reference
+        Template and its mask on the registration grid, and template on the output grid
 
     Returns
     -------
@@ -143,93 +122,83 @@ def init_space_wf(
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    workflow = LiterateWorkflow(name=name)
-    fields = dict.fromkeys(['t1w', 't1w_brain', *NATIVE, *FOUND, *TEMPLATE])
-    inputnode = pe.Node(niu.IdentityInterface(fields=[*fields]), name='inputnode')
-    weights = _find_weights(registration)
+    weights = find_networks(registration)
     registration_wf = init_registration_wf(
-        momentum=registration.momentum,
-        refine=registration.refine,
-        uncertainty=registration.uncertainty,
-        weights=weights,
-        direction=registration.direction,
-        affine_method=registration.affine_method,
-        affine_polish=registration.affine_polish,
-        device=device,
-        omp_nthreads=omp_nthreads,
-        batch_size=batch_size,
-        random_seed=random_seed,
-        sloppy=sloppy,
+        registration=registration, compute=compute, weights=weights
     )
+    shared: dict[str, Any] = {
+        't1w_file': t1w_file,
+        'output_dir': output_dir,
+        'template': template,
+        'lesion': lesion,
+        'registration': registration,
+    }
     outputs_wf = init_outputs_wf(
-        t1w_file=t1w_file,
+        **shared,
         bids_dir=bids_dir,
-        output_dir=output_dir,
-        template=template,
-        registration_resolution=registration.registration_resolution,
-        direction=registration.direction,
-        uncertainty=registration.uncertainty > 0,
         native=bool(native),
         level=level,
         sources=sources,
-        lesion=lesion,
         networks=weights.checksums(),
     )
-    # What is stored has its field where fMRIPrep expects it; all else reads the coarser one.
-    spread = pe.Node(ResampleTransform(), name='spread', mem_gb=1.0)
-    matched = is_matched(registration.momentum, registration.refine)
-    reportlets_wf = init_reportlets_wf(
-        output_dir=output_dir,
-        t1w_file=t1w_file,
-        template=template,
-        native=native,
-        lesion=lesion,
-        convergence=matched,
-        uncertainty=registration.uncertainty > 0,
-    )
-    maps = [*_MAPS, *(['uncertainty'] if registration.uncertainty else [])]
-    traces = ['matching_trace'] if matched else []
-    given = ('t1w_brain', 't1w_mask', *TEMPLATE[:2])
-    workflow.connect(
-        [
-            (inputnode, registration_wf, [(name, f'inputnode.{name}') for name in given]),
-            (inputnode, registration_wf, [('t1w', 'inputnode.t1w_file')]),
-            (inputnode, outputs_wf, [(name, f'inputnode.{name}') for name in NATIVE]),
-            (inputnode, reportlets_wf, [(name, f'inputnode.{name}') for name in FOUND]),
-            (registration_wf, outputs_wf, _edges('std2t1w', 'trace', *maps)),
-            (registration_wf, spread, [('outputnode.t1w2std', 'in_file')]),
-            (inputnode, spread, [('template_reference', 'reference_image')]),
-            (spread, outputs_wf, [('out_file', 'inputnode.t1w2std')]),
-            (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
-        ]
-    )
-    _resample(workflow, template)
-    workflow.__postdesc__ = _RESAMPLING.format(space=template.space, citation=_cite(template))
-    if lesion is not None:
-        registration_wf.inputs.inputnode.lesion_mask = str(lesion)
-        workflow.__postdesc__ = _LESION + workflow.__postdesc__
+    reportlets_wf = init_reportlets_wf(**shared, native=native)
+    workflow = LiterateWorkflow(name=name)
+    workflow.__postdesc__ = _describe(template, lesion)
+    workflow.add_nodes([registration_wf, outputs_wf, reportlets_wf])
+    _connect_inputs(workflow, lesion)
+    _connect_maps(workflow, registration)
+    _add_resampling(workflow, template)
     return workflow
 
 
-def _find_weights(registration: Registration) -> Weights:
-    return find_weights(
-        momentum=registration.momentum,
-        uncertainty=registration.uncertainty,
-        resolution=registration.registration_resolution,
-        folder=registration.weights,
+def _connect_inputs(workflow: LiterateWorkflow, lesion: Path | None) -> None:
+    """Add the input node, and set the mask of the lesion."""
+    fields = ['t1w', 't1w_brain', *NATIVE_FIELDS, *REPORT_FIELDS, *TEMPLATE_FIELDS]
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*dict.fromkeys(fields)]), name='inputnode')
+    targets = {
+        'registration_wf': ('t1w_brain', 't1w_mask', 'template_brain', 'template_mask'),
+        'outputs_wf': NATIVE_FIELDS,
+        'reportlets_wf': REPORT_FIELDS,
+    }
+    for name, names in targets.items():
+        edges = [(field, f'inputnode.{field}') for field in names]
+        workflow.connect([(inputnode, workflow.get_node(name), edges)])
+    registration_wf = workflow.get_node('registration_wf')
+    workflow.connect(inputnode, 't1w', registration_wf, 'inputnode.t1w_file')
+    if lesion is not None:
+        registration_wf.inputs.inputnode.lesion_mask = str(lesion)
+
+
+def _connect_maps(workflow: LiterateWorkflow, registration: Registration) -> None:
+    """Connect the results of the registration with the derivatives and the figures."""
+    inputnode, registration_wf, outputs_wf, reportlets_wf = map(
+        workflow.get_node, ('inputnode', 'registration_wf', 'outputs_wf', 'reportlets_wf')
+    )
+    # The stored transform has its field where fMRIPrep expects it; all nodes use the coarser one.
+    resample_warp = pe.Node(ResampleTransform(), name='resample_warp', mem_gb=1.0)
+    maps = [*_MAPS, *(['uncertainty'] if registration.uncertainty else [])]
+    traces = ['matching_trace'] if registration.uses_matching else []
+    workflow.connect(
+        [
+            (registration_wf, outputs_wf, _edges('std2anat_xfm', 'trace', *maps)),
+            (registration_wf, resample_warp, [('outputnode.anat2std_xfm', 'in_file')]),
+            (inputnode, resample_warp, [('template_reference', 'reference_image')]),
+            (resample_warp, outputs_wf, [('out_file', 'inputnode.anat2std_xfm')]),
+            (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
+        ]
     )
 
 
 def _edges(*names: str) -> list[tuple[str, str]]:
-    """Edges from the outputs of a workflow to the inputs of the same name of another."""
+    """Return edges from the outputs of a workflow to the inputs of the same name of another."""
     return [(f'outputnode.{name}', f'inputnode.{name}') for name in names]
 
 
-def _resample(workflow: LiterateWorkflow, template: Template) -> None:
+def _add_resampling(workflow: LiterateWorkflow, template: Template) -> None:
     """Add the nodes that resample the image and its mask, once, onto each output grid."""
-    inputnode = workflow.get_node('inputnode')
-    registration_wf = workflow.get_node('registration_wf')
-    outputs_wf, reportlets_wf = map(workflow.get_node, ('outputs_wf', 'reportlets_wf'))
+    inputnode, registration_wf, outputs_wf, reportlets_wf = map(
+        workflow.get_node, ('inputnode', 'registration_wf', 'outputs_wf', 'reportlets_wf')
+    )
     for ending, grid in output_grids(template).items():
         for source, interpolation, target in (
             ('t1w_preproc', T1W_INTERPOLATION, 't1w_std'),
@@ -240,7 +209,7 @@ def _resample(workflow: LiterateWorkflow, template: Template) -> None:
             workflow.connect(
                 [
                     (inputnode, resample, [(source, 'in_file')]),
-                    (registration_wf, resample, [('outputnode.t1w2std', 'transform')]),
+                    (registration_wf, resample, [('outputnode.anat2std_xfm', 'transform')]),
                     (resample, outputs_wf, [('out_file', f'inputnode.{target}{ending}')]),
                 ]
             )
@@ -255,7 +224,12 @@ def _resample(workflow: LiterateWorkflow, template: Template) -> None:
                 apply.inputs.reference_image = str(grid.t1w)
 
 
+def _describe(template: Template, lesion: Path | None) -> str:
+    text = _RESAMPLING.format(space=template.space, citation=_cite(template))
+    return text if lesion is None else _LESION + text
+
+
 def _cite(template: Template) -> str:
     if template.space.startswith('MNI152NLin2009'):
         return ' [@mni2009]'
-    return ' [@templateflow]' if template.uri.startswith(TEMPLATEFLOW_ROOT) else ''
+    return ' [@templateflow]' if template.uri.startswith(TEMPLATEFLOW_URL) else ''

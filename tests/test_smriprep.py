@@ -1,4 +1,4 @@
-"""Inside sMRIPrep: our registration takes the place of its own, and does its work there."""
+"""The registration workflow in place of that of sMRIPrep."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ print(json.dumps({'lacking': lacking, 'nodes': names, 'edges': edges}))
 
 @pytest.fixture(scope='module')
 def spliced(tmp_path_factory) -> dict:
-    """The graph of sMRIPrep's anatomical workflow, after the lines of the README."""
+    """The graph of sMRIPrep's anatomical workflow after the splice shown in the README."""
     if importlib.util.find_spec('smriprep') is None:
         pytest.skip('sMRIPrep is not installed')
     folder = tmp_path_factory.mktemp('smriprep')
@@ -95,13 +95,13 @@ def spliced(tmp_path_factory) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_ours_takes_the_place_of_theirs(spliced: dict) -> None:
+def test_the_spliced_graph_contains_this_registration_instead_of_ants(spliced: dict) -> None:
     ours = {name: kind for name, kind in spliced['nodes'].items() if 'register_template' in name}
     assert 'PredictMomentum' in ours.values()
     assert 'SpatialNormalization' not in spliced['nodes'].values()
 
 
-def test_every_edge_of_the_spliced_graph_is_connected(spliced: dict) -> None:
+def test_the_spliced_workflow_is_fully_connected(spliced: dict) -> None:
     assert [name for name in spliced['lacking'] if 'register_template' in name] == []
     into = {(target, field) for _, _, target, field in spliced['edges'] if 'register' in target}
     stem = 'anat_fit_wf.register_template_wf'
@@ -135,10 +135,10 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_real_image_reaches_each_template(
+def test_a_transformed_head_is_registered_to_each_template(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A head that is the template moved and turned comes back to it, in both spaces."""
+    """The head is the template under a rigid transform, which both transforms recover."""
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(home))
     brain, mask = load_mni152_template(resolution=3), load_mni152_brain_mask(resolution=3)
     moved = np.eye(4)
@@ -179,7 +179,7 @@ def test_other_contrasts_are_refused() -> None:
         )
 
 
-def test_a_template_is_found_with_what_is_left_of_its_name(
+def test_a_template_is_selected_from_the_templateflow_home(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(home))
@@ -189,7 +189,9 @@ def test_a_template_is_found_with_what_is_left_of_its_name(
     assert found.mask.endswith('_desc-brain_mask.nii.gz')
 
 
-def test_a_lesion_shows_the_template_in_the_brightness_of_the_brain(tmp_path: Path) -> None:
+def test_a_lesion_is_filled_with_the_scaled_template(
+    tmp_path: Path,
+) -> None:
     grid = VoxelGrid((20, 20, 20), np.diag([2.0, 2.0, 2.0, 1.0]))
     rng = np.random.default_rng(0)
     template = rng.uniform(0.5, 1, grid.shape).astype(np.float32)
