@@ -30,6 +30,7 @@ def mosaic_document(mosaic: Mosaic, title: str, body: Sequence[str], style: str 
     Parameters
     ----------
     mosaic : Mosaic
+        The slices.
     title : str
         Description of the figure for screen readers.
     body : sequence of str
@@ -70,7 +71,9 @@ def draw_contours(mosaic: Mosaic, contours: Sequence[Contour]) -> list[str]:
     Parameters
     ----------
     mosaic : Mosaic
+        The slices.
     contours : sequence of Contour
+        Contours, from the back to the front.
 
     Returns
     -------
@@ -152,9 +155,11 @@ def colour_bar(mosaic: Mosaic, name: str, ticks: Sequence[Tick]) -> list[str]:
     Parameters
     ----------
     mosaic : Mosaic
+        The slices.
     name : str
         Name of a colour map of matplotlib.
     ticks : sequence of Tick
+        Ticks and their text.
 
     Returns
     -------
@@ -180,6 +185,7 @@ def format_signed(value: float, spec: str) -> str:
     Parameters
     ----------
     value : float
+        The number.
     spec : str
         Format specification without the sign, such as ``.2f``.
 

@@ -61,6 +61,7 @@ def blend(grey: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> np.ndar
     Parameters
     ----------
     grey : numpy.ndarray of uint8, shape (height, width)
+        Grey values.
     colours : numpy.ndarray, shape (height, width, 3)
         RGB in [0, 1].
     opacity : numpy.ndarray, shape (height, width)

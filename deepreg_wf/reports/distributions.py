@@ -10,7 +10,7 @@ from deepreg_wf.qc.criteria import Criterion, Grade
 from deepreg_wf.reports import svg
 
 _WIDTH, _HEIGHT = 1200, 74
-_LEFT, _RIGHT = 400, 130  # margins for the name of the measure and for its median
+_LEFT, _RIGHT = 460, 130  # margins for the name of the measure and for its median
 _MIDDLE = 30
 _BAND_HEIGHT = 36
 _JITTER = 22  # pixels over which dots are spread vertically

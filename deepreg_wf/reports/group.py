@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from deepreg_wf.bids.entities import write_text
 from deepreg_wf.qc.criteria import CRITERIA, Grade, overall_grade
 from deepreg_wf.reports.distributions import distribution_figure
 from deepreg_wf.reports.figures import alignment_figure, log_jacobian_figure, magnitude_figure
@@ -19,6 +18,7 @@ from deepreg_wf.reports.html import render
 from deepreg_wf.reports.images import ScalarImage
 from deepreg_wf.reports.reference import Reference
 from deepreg_wf.reports.scores import scores_figure
+from deepreg_wf.utils.atomic import write_text
 
 if TYPE_CHECKING:
     from deepreg_wf.group import Atlas, RegistrationRecord

@@ -69,10 +69,12 @@ class Panel:
         Parameters
         ----------
         canvas : numpy.ndarray, shape (height of the mosaic, width of the mosaic, ...)
+            Values in the whole mosaic.
 
         Returns
         -------
         numpy.ndarray, shape (height, width, ...)
+            Values in this panel.
         """
         rows = slice(self.top, self.top + self.height)
         return canvas[rows, self.left : self.left + self.width]
