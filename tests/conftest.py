@@ -1,13 +1,13 @@
-"""Fixtures that all tests share, and an environment in which they disturb nobody."""
+"""Fixtures that all tests share, and an environment in which tests run side by side."""
 
 from __future__ import annotations
 
 import os
 
-# Before numpy, torch, ITK and nipype are imported: they read these once.
+# Set before numpy, torch, ITK and nipype are imported, because they read these only once.
 os.environ['NIPYPE_NO_ET'] = '1'
 os.environ.setdefault('MPLBACKEND', 'agg')
-os.environ.setdefault('GOMP_SPINCOUNT', '10000')  # tests run side by side
+os.environ.setdefault('GOMP_SPINCOUNT', '10000')  # waiting threads leave the processor
 for _variable in (
     'OMP_NUM_THREADS',
     'OPENBLAS_NUM_THREADS',
@@ -16,7 +16,8 @@ for _variable in (
 ):
     os.environ.setdefault(_variable, '1')
 
-from collections.abc import Callable, Sequence  # noqa: E402
+import subprocess  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import nibabel as nb  # noqa: E402
@@ -31,7 +32,7 @@ BrainMaker = Callable[..., nb.Nifti1Image]
 
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
-    """Folder of the real datasets, which are not part of the repository."""
+    """Return the folder of the real datasets, which are not part of the repository."""
     data = SHARED / 'data'
     if not data.is_dir():
         pytest.skip('the real datasets are not beside the repository')
@@ -40,8 +41,20 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope='session')
 def make_brain() -> BrainMaker:
-    """Maker of a small synthetic brain: white matter in a wavy ribbon of grey, zero around."""
+    """Return `synthetic_brain`."""
     return synthetic_brain
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 300 kB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=300k', 'tmpfs', str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('only root may mount a file system, and not everywhere')
+    yield folder
+    subprocess.run(['umount', '-l', str(folder)], check=True)
 
 
 def synthetic_brain(
@@ -51,7 +64,11 @@ def synthetic_brain(
     affine: np.ndarray | None = None,
     seed: int = 0,
 ) -> nb.Nifti1Image:
-    """Make an extracted brain in the middle of a grid, float32 in [0, 1000]; `seed` shapes it."""
+    """Make an extracted brain in the middle of a grid, float32 in [0, 1000].
+
+    White matter lies in a wavy ribbon of grey matter, whose shape depends on `seed`; the
+    background is zero.
+    """
     if affine is None:
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = -np.asarray(spacing) * (np.asarray(shape) - 1) / 2

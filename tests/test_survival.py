@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nb
@@ -211,18 +211,6 @@ def test_whole_steps_are_not_taken_for_damaged_ones_and_others_are_done_again(
     again = {path for path in before if after[path] != before[path]}
     assert damaged.parent in {path.parent for path in again}
     assert not any('affine_wf' in str(path) for path in again)
-
-
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system that holds little."""
-    folder = tmp_path / 'disk'
-    folder.mkdir()
-    mount = ['mount', '-t', 'tmpfs', '-o', 'size=300k', 'tmpfs', str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip('only root may mount a file system, and not everywhere')
-    yield folder
-    subprocess.run(['umount', '-l', str(folder)], check=True)
 
 
 def grow(disk: Path) -> None:
