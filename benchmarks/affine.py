@@ -35,8 +35,9 @@ from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.spatial import VoxelGrid, load_image
 from deepreg_wf.spatial.isotropic import resample_brain
 from deepreg_wf.spatial.masks import bounding_box
+from deepreg_wf.templates.locate import get_template
 from deepreg_wf.templates.registration_grid import registration_grid
-from deepreg_wf.templates.template import BUNDLED, get_template
+from deepreg_wf.templates.spaces import BUNDLED
 
 NEAR_MM = 1.0
 """Mean distance up to which a start counts as successful."""

@@ -97,7 +97,7 @@ def single(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> Co
 
 def syn(args: argparse.Namespace, images: Sequence[Path], folder: Path) -> Cost:
     """Register all images by antspyx."""
-    from deepreg_wf.templates.template import get_template
+    from deepreg_wf.templates.locate import get_template
 
     template = get_template('MNI152NLin2009aSym', cache_dir=folder).t1w
     chosen = images[: args.syn_subjects]

@@ -26,7 +26,7 @@ from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
 from deepreg_wf.qc.criteria import CRITERIA
 from deepreg_wf.spatial import VoxelGrid, save_image, save_vector
 from deepreg_wf.spatial.isotropic import resample_brain
-from deepreg_wf.templates.template import get_template
+from deepreg_wf.templates.locate import get_template
 
 PROTOTYPES = 24
 """More than the components that the modes are made of."""

@@ -1,6 +1,6 @@
-"""Two tables: what geometry is put up with, and what cannot be of a brain.
+"""Tests of unusual geometry, which is processed, and of images without a brain, which are refused.
 
-What is refused for its file alone is in the tables of test_validate.
+Files that are refused on reading are in test_validate.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ from deepreg_wf.anatomical.skullstrip.extract import extract_brain
 from deepreg_wf.anatomical.validate import read_t1w
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import VoxelGrid, load_image, resample
+from deepreg_wf.templates.locate import get_template
 from deepreg_wf.templates.spaces import BUNDLED
-from deepreg_wf.templates.template import get_template
 
 
-def world(*, turn=(0, 0, 0), scale=1.0, shear=0.0, shift=(0, 0, 0)):
-    """Affine of the world: degrees, a factor, mm."""
+def world(*, rotation=(0, 0, 0), scale=1.0, shear=0.0, shift=(0, 0, 0)):
+    """Make an affine of world coordinates, from degrees, a factor and mm."""
     move = np.eye(4)
-    move[:3, :3] = scale * Rotation.from_euler('xyz', turn, degrees=True).as_matrix()
+    move[:3, :3] = scale * Rotation.from_euler('xyz', rotation, degrees=True).as_matrix()
     move[:3, :3] = move[:3, :3] @ [[1, shear, 0], [0, 1, 0], [0, 0, 1]]
     move[:3, 3] = shift
     return move
 
 
 def scan(brain, *, spacing=(3, 3, 3), low=(-85, -85, -85), high=(85, 85, 85), codes='RAS'):
-    """The brain on another grid of the same world, stored in another order."""
+    """Resample the brain to another grid and store it in another orientation."""
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = low
     shape = np.ceil(np.subtract(high, low) / spacing).astype(int).tolist()
     grid = VoxelGrid(shape, affine)
     inside = resample(*brain, grid, interpolation='nearest') > 0
     data = np.where(inside, resample(*brain, grid), 0)
-    turn = nb.orientations.axcodes2ornt(codes)
-    return nb.Nifti1Image(data, affine).as_reoriented(turn)
+    orientation = nb.orientations.axcodes2ornt(codes)
+    return nb.Nifti1Image(data, affine).as_reoriented(orientation)
 
 
-def under(brain, move):
-    """The same voxels under another header."""
+def with_header(brain, move):
+    """Store the same voxels with another affine in the header."""
     data, grid = brain
     return nb.Nifti1Image(data, move @ grid.affine)
 
 
 def changed(brain, change):
-    """Other numbers in the same voxels."""
+    """Change the intensities of the same voxels."""
     data, grid = brain
     return nb.Nifti1Image(change(data), grid.affine)
 
 
 def forms(brain, *, sform, qform):
-    """Codes of sform and qform; the qform says something else where both count."""
+    """Set the codes of sform and qform; if both are set, the qform is shifted."""
     data, grid = brain
     image = nb.Nifti1Image(data, grid.affine)
     shift = world(shift=(20, 0, 0)) if sform and qform else np.eye(4)
@@ -71,17 +71,17 @@ def whole_numbers(data):
     return (10 * data - 3000).astype(np.int16)
 
 
-def with_holes(data):
-    spoilt = data.copy()
-    spoilt[:2, 0, 0] = np.nan, np.inf
-    spoilt[20, 24, 20] = np.nan
-    return spoilt
+def with_invalid_voxels(data):
+    invalid = data.copy()
+    invalid[:2, 0, 0] = np.nan, np.inf
+    invalid[20, 24, 20] = np.nan
+    return invalid
 
 
-TURNED = world(turn=(150, 40, -75), scale=0.85, shift=(60, -40, 30))
+ROTATED = world(rotation=(150, 40, -75), scale=0.85, shift=(60, -40, 30))
 
-WORKS = {
-    'as it is': partial(scan),
+ACCEPTED = {
+    'unchanged': partial(scan),
     'LAS': partial(scan, codes='LAS'),
     'PSR': partial(scan, codes='PSR'),
     'SLP': partial(scan, codes='SLP'),
@@ -92,22 +92,22 @@ WORKS = {
     'a field of view that ends at the brain': partial(
         scan, low=(-60, -79, -60), high=(60, 79, 60)
     ),
-    'oblique': partial(under, move=world(turn=(12, -8, 20))),
-    'sheared': partial(under, move=world(shear=0.15)),
-    'small, turned round and moved': partial(under, move=TURNED),
+    'oblique': partial(with_header, move=world(rotation=(12, -8, 20))),
+    'sheared': partial(with_header, move=world(shear=0.15)),
+    'small, rotated and shifted': partial(with_header, move=ROTATED),
     'sform and qform that disagree': partial(forms, sform=1, qform=1),
     'sform code 0': partial(forms, sform=0, qform=1),
     'qform code 0': partial(forms, sform=2, qform=0),
     'int16 with slope and intercept': partial(changed, change=whole_numbers),
     'negative': partial(changed, change=lambda data: data - 5000),
-    'NaN and Inf': partial(changed, change=with_holes),
+    'NaN and Inf': partial(changed, change=with_invalid_voxels),
     'a fourth axis of one': partial(changed, change=lambda data: data[..., np.newaxis]),
     'float64 of 10^12': partial(changed, change=lambda data: data.astype(float) * 1e9),
 }
 MOVES = {
-    'oblique': world(turn=(12, -8, 20)),
+    'oblique': world(rotation=(12, -8, 20)),
     'sheared': world(shear=0.15),
-    'small, turned round and moved': TURNED,
+    'small, rotated and shifted': ROTATED,
 }
 
 
@@ -117,27 +117,27 @@ def brain(make_brain):
     return image.get_fdata(dtype=np.float32), VoxelGrid.from_image(image)
 
 
-@pytest.mark.parametrize('kind', WORKS)
-def test_the_brain_is_found_where_it_is(brain, kind, tmp_path):
-    image = WORKS[kind](brain)
+@pytest.mark.parametrize('kind', ACCEPTED)
+def test_brain_of_unusual_geometry_is_aligned(brain, kind, tmp_path):
+    image = ACCEPTED[kind](brain)
     if kind.startswith('int16'):
         image.header.set_slope_inter(0.1, 300)
     nb.save(image, tmp_path / 'T1w.nii')
     t1w = read_t1w(tmp_path / 'T1w.nii')
     found = extract_brain(t1w.data, t1w.grid)
-    assert (found.method, found.doubt) == ('already-extracted', '')
+    assert (found.method, found.error) == ('already-extracted', None)
     data, grid = brain
     result = align((t1w.data, found.mask, t1w.grid), (data, data > 0, grid), sloppy=True)
     check_alignment(result)
     points = grid.to_mm(np.argwhere(data > 0)[::50])
-    there = apply_affine(MOVES.get(kind, np.eye(4)), points)
-    # Half a voxel, by which the edge can move on another grid.
-    assert np.linalg.norm(apply_affine(result.affine, points) - there, axis=1).mean() < 2
+    expected = apply_affine(MOVES.get(kind, np.eye(4)), points)
+    # Half a voxel: the edge can move that far on another grid.
+    assert np.linalg.norm(apply_affine(result.affine, points) - expected, axis=1).mean() < 2
 
 
 @pytest.fixture(scope='module')
 def template(tmp_path_factory):
-    """The bundled MNI152 on voxels of 6 mm, and where these are."""
+    """Return the bundled MNI152 on voxels of 6 mm, and their positions about its centre."""
     data, grid = load_image(get_template(BUNDLED, cache_dir=tmp_path_factory.mktemp('cache')).t1w)
     small = Brain.from_image(data, data > 0, grid, 6.0)
     centred = np.moveaxis(small.grid.points() - small.centre, -1, 0)
@@ -148,7 +148,7 @@ def noise(like):
     return np.random.default_rng(0).random(like.shape)
 
 
-NO_BRAINS = {
+REFUSED = {
     'the lower half of a brain': lambda data, at: (data, at[2] < 0),
     'the upper half of a brain': lambda data, at: (data, at[2] > 0),
     'the left half of a brain': lambda data, at: (data, at[0] < 0),
@@ -167,10 +167,10 @@ NO_BRAINS = {
 }
 
 
-@pytest.mark.parametrize('kind', NO_BRAINS)
-def test_what_cannot_be_of_a_brain_is_refused(template, kind):
+@pytest.mark.parametrize('kind', REFUSED)
+def test_image_without_a_whole_brain_is_refused(template, kind):
     small, centred = template
-    data, mask = NO_BRAINS[kind](small.data, centred)
+    data, mask = REFUSED[kind](small.data, centred)
     if 'brain' in kind:
         mask = mask & small.mask
     fixed = small.data, small.mask, small.grid
@@ -179,9 +179,9 @@ def test_what_cannot_be_of_a_brain_is_refused(template, kind):
 
 
 @pytest.mark.parametrize(
-    'move', [world(), world(shift=(200, -300, 100)), world(turn=(180, 0, 0)), world(scale=0.8)]
+    'move', [world(), world(shift=(200, -300, 100)), world(rotation=(180, 0, 0)), world(scale=0.8)]
 )
-def test_a_brain_is_not_refused_wherever_its_header_puts_it(template, move):
+def test_brain_is_accepted_at_any_position_of_the_header(template, move):
     small, _ = template
     moved = small.data, small.mask, VoxelGrid(small.grid.shape, move @ small.grid.affine)
     check_brain(moved, (small.data, small.mask, small.grid))

@@ -1,4 +1,4 @@
-"""Derivatives: their names, sidecars and dataset files, and that no file is ever half there."""
+"""Derivatives: names, sidecars, dataset files and atomic writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepreg_wf.settings import Registration
 from deepreg_wf.templates.template import Template
 from deepreg_wf.utils.atomic import atomic_write, write_text
 
-# Beside the Python that runs the tests, whether or not its environment is activated.
+# It is in the environment of the tests, which need not be activated.
 VALIDATOR = shutil.which('bids-validator-deno', path=Path(sys.executable).parent)
 MAPS = (
     't1w_preproc',
@@ -130,7 +130,7 @@ def bids_dir(tmp_path):
 
 @pytest.fixture
 def store(tmp_path, bids_dir):
-    """Run the workflow that stores the derivatives of an image, for a template."""
+    """Function that runs the workflow that stores the derivatives of an image."""
     from deepreg_wf.workflows import init_outputs_wf
 
     results = tmp_path / 'results'
@@ -172,11 +172,11 @@ def sidecars(folder):
     return {p.name: json.loads(p.read_text()) for p in folder.rglob('*.json') if 'anat' in p.parts}
 
 
-def test_one_image_has_exactly_the_agreed_derivatives(store):
+def test_one_image_has_exactly_these_derivatives(store):
     assert listing(store('sub-01/anat/sub-01_T1w.nii.gz')) == ONE_SESSION.split()
 
 
-def test_what_can_be_made_of_the_rest_is_left_out_at_the_minimal_level(store):
+def test_minimal_level_omits_what_can_be_computed_again(store):
     left_out = ('_space-MNI152NLin2009aSym_desc-preproc', '_desc-logjacobian')
     left_out += ('_space-MNI152NLin2009aSym_desc-brain',)
     kept = [name for name in ONE_SESSION.split() if not any(part in name for part in left_out)]
@@ -184,7 +184,7 @@ def test_what_can_be_made_of_the_rest_is_left_out_at_the_minimal_level(store):
     assert len(kept) == len(ONE_SESSION.split()) - 6
 
 
-def test_uncertainty_is_stored_in_millimetres_where_it_was_asked_for(store):
+def test_uncertainty_is_stored_in_millimetres_if_requested(store):
     out = store('sub-01/anat/sub-01_T1w.nii.gz', registration=Registration(uncertainty=2))
     name = 'sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w'
     new = [f'sub-01/anat/{name}.json', f'sub-01/anat/{name}.nii.gz']
@@ -193,13 +193,13 @@ def test_uncertainty_is_stored_in_millimetres_where_it_was_asked_for(store):
     assert (content['Units'], content['Direction']) == ('mm', 'template-to-subject')
 
 
-def test_two_sessions_have_exactly_the_agreed_derivatives(store):
+def test_two_sessions_have_exactly_these_derivatives(store):
     store('sub-02/ses-a/anat/sub-02_ses-a_run-01_T1w.nii.gz', level='minimal')
     out = store('sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_T1w.nii.gz', level='minimal')
     assert listing(out) == TWO_SESSIONS.split()
 
 
-def test_sessions_and_runs_never_share_a_name(store, bids_dir):
+def test_sessions_and_runs_have_different_names(store, bids_dir):
     images = sorted(bids_dir.glob('sub-02/*/anat/*'))
     for image in images:
         out = store(image.relative_to(bids_dir))
@@ -209,7 +209,7 @@ def test_sessions_and_runs_never_share_a_name(store, bids_dir):
     assert 'sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.nii.gz' in names
 
 
-def test_a_resolution_is_named_only_where_one_was_asked_for(store):
+def test_resolution_is_in_the_name_only_if_requested(store):
     names = listing(store('sub-01/anat/sub-01_T1w.nii.gz', 'cohort at 2 mm'))
     space = 'sub-01_space-MNIPediatricAsym_cohort-3'
     assert f'sub-01/anat/{space}_res-2_desc-preproc_T1w.nii.gz' in names
@@ -217,7 +217,7 @@ def test_a_resolution_is_named_only_where_one_was_asked_for(store):
     assert 'sub-01/anat/sub-01_from-T1w_to-MNIPediatricAsym+3_mode-image_xfm.h5' in names
 
 
-def test_each_resolution_of_a_template_has_its_images_and_one_registration(store):
+def test_resolutions_of_a_template_share_one_registration(store):
     stem = 'sub-01/anat/sub-01_space-MNI152NLin2009aSym_res-2_desc'
     names = (f'{stem}-preproc_T1w', f'{stem}-brain_mask')
     more = [f'{name}.{extension}' for name in names for extension in ('json', 'nii.gz')]
@@ -228,7 +228,7 @@ def test_each_resolution_of_a_template_has_its_images_and_one_registration(store
     assert content['SkullStripped'] is False
 
 
-def test_sidecars_hold_what_bids_asks_for(store):
+def test_sidecars_have_the_metadata_that_bids_requires(store):
     for name, content in sidecars(store('sub-01/anat/sub-01_T1w.nii.gz', 'custom')).items():
         if name.endswith('_qc.json'):
             continue
@@ -244,7 +244,7 @@ def test_sidecars_hold_what_bids_asks_for(store):
 
 
 @pytest.mark.parametrize(('method', 'stripped'), [('deepbet', False), ('already-extracted', True)])
-def test_skull_stripped_follows_the_image(store, method, stripped):
+def test_skull_stripped_follows_the_method(store, method, stripped):
     content = sidecars(store('sub-01/anat/sub-01_T1w.nii.gz', method=method))
     assert content['sub-01_desc-preproc_T1w.json']['SkullStripped'] is stripped
     space = 'space-MNI152NLin2009aSym'
@@ -252,7 +252,7 @@ def test_skull_stripped_follows_the_image(store, method, stripped):
     assert content[f'sub-01_{space}_desc-momentum_T1w.json']['SkullStripped'] is True
 
 
-def test_the_momentum_says_how_it_is_shot(store):
+def test_momentum_sidecar_has_the_metric_and_time_steps(store):
     content = sidecars(store('sub-01/anat/sub-01_T1w.nii.gz'))
     momentum = content['sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json']
     assert (momentum['Metric'], momentum['TimeSteps']) == ({'alpha': 0.01}, 10)
@@ -268,7 +268,7 @@ def test_every_source_exists(store, bids_dir):
             assert (roots[dataset] / path).is_file(), uri
 
 
-def test_a_rerun_changes_no_file_and_brings_back_a_lost_one(store):
+def test_second_run_restores_a_deleted_file_and_changes_no_other(store):
     out = store('sub-01/anat/sub-01_T1w.nii.gz')
     before = {name: (out / name).stat().st_mtime_ns for name in listing(out)}
     lost = out / 'sub-01/anat/sub-01_desc-brain_mask.nii.gz'
@@ -280,7 +280,7 @@ def test_a_rerun_changes_no_file_and_brings_back_a_lost_one(store):
     }
 
 
-def test_images_keep_geometry_and_values_and_get_the_code_of_their_space(tmp_path):
+def test_stored_images_keep_values_and_get_the_code_of_their_space(tmp_path):
     from deepreg_wf.interfaces import DerivativesDataSink
 
     angle = np.cos(0.3), np.sin(0.3)
@@ -308,7 +308,7 @@ def test_images_keep_geometry_and_values_and_get_the_code_of_their_space(tmp_pat
         assert stored.header.get_xyzt_units()[0] == 'mm'
 
 
-def test_a_figure_lies_in_the_folder_of_its_subject(tmp_path):
+def test_figure_is_in_the_folder_of_its_participant(tmp_path):
     from deepreg_wf.interfaces import DerivativesDataSink
 
     figure = tmp_path / 'figure.svg'
@@ -324,7 +324,7 @@ def test_a_figure_lies_in_the_folder_of_its_subject(tmp_path):
     assert sink.run().outputs.out_file == str(tmp_path / expected)
 
 
-def test_an_unfinished_file_never_bears_its_name(tmp_path):
+def test_interrupted_write_does_not_change_the_file(tmp_path):
     path = tmp_path / 'sub-01' / 'file.txt'
     write_text(path, 'whole')
 
@@ -340,17 +340,17 @@ def test_an_unfinished_file_never_bears_its_name(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['sub-01_foo-1_T1w.nii.gz', 'sub-01_T1w_copy_T1w.nii.gz'])
-def test_a_name_that_would_lose_an_entity_is_refused(name):
+def test_unknown_entity_is_refused(name):
     with pytest.raises(InputError, match='rename the file'):
         parse_entities(name)
 
 
-def test_a_derivative_cannot_take_the_name_of_a_raw_image():
+def test_derivative_cannot_have_the_name_of_a_raw_image():
     with pytest.raises(ValueError, match='no pattern'):
         derivative_path('sub-01_T1w.nii.gz')
 
 
-def test_dataset_files(tmp_path, bids_dir):
+def test_dataset_files_are_complete(tmp_path, bids_dir):
     for _ in range(2):
         write_dataset_files(tmp_path / 'out', bids_dir, {})
     description = json.loads((tmp_path / 'out/dataset_description.json').read_text())
@@ -363,7 +363,7 @@ def test_dataset_files(tmp_path, bids_dir):
     assert len(rows) == 1 + len(DESCRIPTIONS)
 
 
-def test_derivatives_inside_the_dataset_link_to_it_by_a_relative_path(bids_dir):
+def test_link_is_relative_if_derivatives_are_inside_the_dataset(bids_dir):
     out = bids_dir / 'derivatives' / 'deepreg_wf'
     write_dataset_files(out, bids_dir, {})
     description = json.loads((out / 'dataset_description.json').read_text())
@@ -382,30 +382,30 @@ def test_derivatives_inside_the_dataset_link_to_it_by_a_relative_path(bids_dir):
         ),
     ],
 )
-def test_the_container_is_named(tmp_path, bids_dir, environ, container):
+def test_container_is_described(tmp_path, bids_dir, environ, container):
     write_dataset_files(tmp_path, bids_dir, environ)
     description = json.loads((tmp_path / 'dataset_description.json').read_text())
     assert description['GeneratedBy'][0].get('Container') == container
 
 
-def test_a_broken_description_of_the_raw_dataset_is_told(tmp_path, bids_dir):
+def test_invalid_description_of_the_raw_dataset_is_refused(tmp_path, bids_dir):
     (bids_dir / 'dataset_description.json').write_text('{')
     with pytest.raises(InputError, match='not valid JSON'):
         write_dataset_files(tmp_path, bids_dir)
 
 
-def test_every_description_that_is_used_is_explained(store):
+def test_every_desc_label_is_explained(store):
     used = {parse_entities(name).get('desc') for name in map(Path, ONE_SESSION.split())}
     assert used - {None} | {'uncertainty'} == set(DESCRIPTIONS)
 
 
-def test_lines_of_others_stay_in_shared_files(tmp_path, bids_dir):
+def test_lines_of_the_user_are_kept_in_shared_files(tmp_path, bids_dir):
     (tmp_path / '.bidsignore').write_text('mine\n')
     write_dataset_files(tmp_path, bids_dir)
     assert (tmp_path / '.bidsignore').read_text().splitlines()[0] == 'mine'
 
 
-def test_a_readme_is_written_where_there_is_none(tmp_path, bids_dir):
+def test_readme_is_written_if_there_is_none(tmp_path, bids_dir):
     write_dataset_files(tmp_path / 'new', bids_dir)
     assert 'registration of Test' in (tmp_path / 'new' / 'README.md').read_text()
     (tmp_path / 'README').write_text('mine')
@@ -413,19 +413,19 @@ def test_a_readme_is_written_where_there_is_none(tmp_path, bids_dir):
     assert not (tmp_path / 'README.md').exists()
 
 
-def test_what_is_true_of_several_templates_is_said_once(tmp_path):
+def test_repeated_paragraphs_of_the_citation_are_written_once(tmp_path):
     write_citation(tmp_path, 'Both.\n\nOnto A.\n\nBoth.\n\nOnto B.\n\n')
     assert (tmp_path / 'logs/CITATION.md').read_text() == 'Both.\n\nOnto A.\n\nOnto B.\n'
 
 
-def test_citation_comes_with_its_references(tmp_path):
+def test_citation_is_written_with_its_references(tmp_path):
     write_citation(tmp_path, '\nText [@key].\n\n')
     assert (tmp_path / 'logs/CITATION.md').read_text() == 'Text [@key].\n'
     assert '@' in (tmp_path / 'logs/CITATION.bib').read_text()
 
 
-def test_the_collector_of_smriprep_and_fmriprep_finds_what_it_looks_for(store, bids_dir):
-    """What `fmriprep --derivatives deepreg=OUT` does, with the queries that it ships."""
+def test_smriprep_and_fmriprep_collect_the_derivatives(store, bids_dir):
+    """The queries are those of `fmriprep --derivatives deepreg=OUT`."""
     from smriprep.utils.bids import collect_derivatives
 
     for image in sorted(bids_dir.glob('sub-*/**/*_T1w.nii.gz')):
@@ -452,7 +452,7 @@ def test_the_collector_of_smriprep_and_fmriprep_finds_what_it_looks_for(store, b
 
 
 @pytest.mark.skipif(VALIDATOR is None, reason='no BIDS validator')
-def test_the_validator_finds_no_error(store, bids_dir, tmp_path):
+def test_validator_finds_no_error(store, bids_dir, tmp_path):
     for template in TEMPLATES:
         for image in sorted(bids_dir.glob('sub-*/**/*_T1w.nii.gz')):
             out = store(image.relative_to(bids_dir), template)

@@ -1,4 +1,4 @@
-"""Masks and preprocessed images that other programs have made are found, and fit their image."""
+"""Precomputed masks and preprocessed images of other programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepreg_wf.bids.precomputed import find_precomputed, read_folders
+from deepreg_wf.bids.precomputed import find_precomputed, parse_derivatives_folders
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces import SkullStrip
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
@@ -17,7 +17,7 @@ RAW = Path('/data/sub-01/anat/sub-01_T1w.nii.gz')
 
 @pytest.fixture
 def make(tmp_path: Path):
-    """Maker of empty files in a folder of derivatives."""
+    """Function that makes empty files in a folder of derivatives."""
 
     def write(*names: str) -> dict[str, Path]:
         for name in names:
@@ -54,7 +54,7 @@ def test_mask_and_image_of_fmriprep_are_found(make) -> None:
     )
 
 
-def test_an_entity_may_be_left_out_where_there_is_one_image(make) -> None:
+def test_file_of_the_only_image_may_lack_an_entity(make) -> None:
     folders = make('sub-01/anat/sub-01_desc-brain_mask.nii.gz')
     names = ['sub-01/anat/sub-01_acq-sag_run-1_T1w.nii.gz']
     assert found(names, folders) == {
@@ -62,7 +62,7 @@ def test_an_entity_may_be_left_out_where_there_is_one_image(make) -> None:
     }
 
 
-def test_what_was_merged_of_several_images_belongs_to_none(make) -> None:
+def test_file_merged_from_several_images_belongs_to_none(make) -> None:
     folders = make(
         'sub-01/anat/sub-01_desc-brain_mask.nii.gz',
         'sub-01/anat/sub-01_run-2_desc-brain_mask.nii.gz',
@@ -73,7 +73,7 @@ def test_what_was_merged_of_several_images_belongs_to_none(make) -> None:
     }
 
 
-def test_sessions_keep_to_themselves(make) -> None:
+def test_files_of_other_sessions_are_not_used(make) -> None:
     folders = make(
         'sub-01/anat/sub-01_desc-brain_mask.nii.gz',
         'sub-01/ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz',
@@ -84,28 +84,28 @@ def test_sessions_keep_to_themselves(make) -> None:
     }
 
 
-def test_a_folder_with_nothing_for_anybody_is_refused(make) -> None:
+def test_folder_without_matching_files_is_refused(make) -> None:
     folders = make('sub-02/anat/sub-02_desc-brain_mask.nii.gz')
     with pytest.raises(InputError, match='has no desc-brain_mask'):
         find_precomputed([RAW], folders)
 
 
-def test_folders_have_names(tmp_path: Path) -> None:
+def test_folders_have_unique_names(tmp_path: Path) -> None:
     (tmp_path / 'smriprep').mkdir()
-    place = tmp_path / 'smriprep'
-    assert read_folders([str(place)]) == {'smriprep': place}
-    assert read_folders([f'mine={place}']) == {'mine': place}
+    folder = tmp_path / 'smriprep'
+    assert parse_derivatives_folders([str(folder)]) == {'smriprep': folder}
+    assert parse_derivatives_folders([f'mine={folder}']) == {'mine': folder}
     with pytest.raises(InputError, match='no such folder'):
-        read_folders(['mine=/nowhere'])
+        parse_derivatives_folders(['mine=/nowhere'])
     with pytest.raises(InputError, match="'raw' is taken"):
-        read_folders([f'raw={place}'])
+        parse_derivatives_folders([f'raw={folder}'])
     with pytest.raises(InputError, match="'a' is taken"):
-        read_folders([f'a={place}', f'a={place}'])
+        parse_derivatives_folders([f'a={folder}', f'a={folder}'])
 
 
 @pytest.fixture
 def head(tmp_path: Path) -> tuple[Path, np.ndarray, VoxelGrid]:
-    """An image, and the brain in it: an ellipsoid of a litre, off the centre of the grid."""
+    """Image, brain and grid; the brain is an ellipsoid of a litre off the centre of the grid."""
     affine = np.diag([3.0, 3.0, 3.0, 1.0])
     affine[:3, 3] = -90
     grid = VoxelGrid((60, 64, 60), affine)
@@ -115,8 +115,8 @@ def head(tmp_path: Path) -> tuple[Path, np.ndarray, VoxelGrid]:
     return tmp_path / 'head.nii.gz', brain, grid
 
 
-def test_a_mask_is_taken_where_it_lies_in_the_world(head, tmp_path: Path) -> None:
-    """Stored in another orientation, as programs that conform images do."""
+def test_mask_may_have_another_orientation_than_the_image(head, tmp_path: Path) -> None:
+    """Programs that conform images store masks in another orientation."""
     image, brain, grid = head
     turned = grid.affine.copy()
     turned[:, :3] = grid.affine[:, [2, 0, 1]]
@@ -134,7 +134,7 @@ def test_a_mask_is_taken_where_it_lies_in_the_world(head, tmp_path: Path) -> Non
     assert np.array_equal(load_image(result.out_file)[0] > 0, brain)
 
 
-def test_a_mask_from_elsewhere_is_refused(head, tmp_path: Path) -> None:
+def test_mask_outside_of_the_image_is_refused(head, tmp_path: Path) -> None:
     image, brain, grid = head
     far = grid.affine.copy()
     far[:3, 3] += 400

@@ -1,4 +1,4 @@
-"""The template that is asked for is the one that is taken; nothing is fetched unasked."""
+"""Templates: specifications, the bundled template, TemplateFlow, and custom images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from nibabel.affines import apply_affine, voxel_sizes
 
 from deepreg_wf.errors import InputError
+from deepreg_wf.templates.locate import get_custom_template, get_template
 from deepreg_wf.templates.spaces import SpaceSpec
-from deepreg_wf.templates.template import get_custom_template, get_template, templateflow_home
+from deepreg_wf.templates.templateflow import templateflow_home
 
 BUNDLED = 'MNI152NLin2009aSym'
 
@@ -38,12 +39,12 @@ def write_image(path, shape=(4, 5, 6)):
         ('A:cohort-3:res-02', SpaceSpec(space='A', cohort='3', resolution='02')),
     ],
 )
-def test_a_space_is_read_as_fmriprep_writes_it(spec, expected):
+def test_space_is_parsed_as_in_fmriprep(spec, expected):
     assert SpaceSpec.from_string(spec) == expected
 
 
-def test_a_space_may_name_several_cohorts_and_resolutions_in_any_order():
-    found = SpaceSpec.several('A:res-1:cohort-3:res-2:cohort-4')
+def test_space_may_have_several_cohorts_and_resolutions():
+    found = SpaceSpec.all_from_string('A:res-1:cohort-3:res-2:cohort-4')
     assert [(spec.cohort, spec.resolution) for spec in found] == [
         ('3', '1'),
         ('3', '2'),
@@ -53,19 +54,19 @@ def test_a_space_may_name_several_cohorts_and_resolutions_in_any_order():
 
 
 @pytest.mark.parametrize('spec', ['T1w', 'anat'])
-def test_the_space_of_the_image_itself_is_no_template(spec):
+def test_native_space_is_refused(spec):
     with pytest.raises(InputError, match='leave it out'):
         SpaceSpec.from_string(spec)
 
 
 @pytest.mark.parametrize('spec', ['', 'A B', 'A:', 'A:res-', 'A:den-2', 'A:b', 'a/b', 'A\n'])
-def test_any_other_spelling_is_refused(spec):
+def test_other_spelling_is_refused(spec):
     with pytest.raises(InputError, match='not an output space; write SPACE'):
         SpaceSpec.from_string(spec)
 
 
 @pytest.mark.parametrize(('resolution', 'size'), [(None, 1), ('1', 1), ('2', 2), ('02', 2)])
-def test_the_bundled_template_is_of_one_piece(cache_dir, resolution, size):
+def test_images_of_the_bundled_template_are_consistent(cache_dir, resolution, size):
     spec = BUNDLED if resolution is None else f'{BUNDLED}:res-{resolution}'
     template = get_template(spec, cache_dir=cache_dir)
     assert (template.space, template.resolution) == (BUNDLED, resolution)
@@ -86,7 +87,7 @@ def test_the_bundled_template_is_of_one_piece(cache_dir, resolution, size):
         assert not data[~brain].max() > 0.5
 
 
-def test_both_resolutions_show_the_same_points(cache_dir):
+def test_resolutions_of_the_bundled_template_are_aligned(cache_dir):
     fine, coarse = (
         nb.load(get_template(f'{BUNDLED}:res-{size}', cache_dir=cache_dir).t1w) for size in (1, 2)
     )
@@ -95,7 +96,7 @@ def test_both_resolutions_show_the_same_points(cache_dir):
     np.testing.assert_array_equal(fine.affine[:3, 3], coarse.affine[:3, 3])
 
 
-def test_what_was_derived_stays_untouched_for_the_next_run(cache_dir):
+def test_derived_images_are_used_again(cache_dir):
     first = get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir)
     before = first.mask.stat().st_mtime_ns
     assert get_template(f'{BUNDLED}:res-2', cache_dir=cache_dir) == first
@@ -103,7 +104,7 @@ def test_what_was_derived_stays_untouched_for_the_next_run(cache_dir):
 
 
 @pytest.mark.parametrize('spec', [f'{BUNDLED}:res-3', f'{BUNDLED}:cohort-1'])
-def test_the_bundled_template_has_two_resolutions(cache_dir, spec):
+def test_bundled_template_has_only_two_resolutions(cache_dir, spec):
     with pytest.raises(InputError, match='comes at 1 and 2 mm'):
         get_template(spec, cache_dir=cache_dir)
 
@@ -134,7 +135,7 @@ def test_templates_of_templateflow_are_found_by_their_names(tmp_path, spec, stem
     assert (template.cohort, template.resolution) == (wanted.cohort, wanted.resolution)
 
 
-def test_without_a_mask_only_an_extracted_brain_will_do(tmp_path):
+def test_template_without_a_mask_must_be_an_extracted_brain(tmp_path):
     write_image(tmp_path / 'tpl-Toy' / 'tpl-Toy_res-1_T1w.nii.gz')
     with pytest.raises(InputError, match='no T1w image with a brain mask'):
         get_template('Toy', cache_dir=tmp_path, home=tmp_path)
@@ -152,7 +153,7 @@ def test_without_a_mask_only_an_extracted_brain_will_do(tmp_path):
         ('Toy:cohort-1', 'Toy: no such template'),
     ],
 )
-def test_stubs_of_templateflow_are_not_taken_for_images(tmp_path, spec, words):
+def test_stubs_of_templateflow_are_not_images(tmp_path, spec, words):
     folder = tmp_path / 'tpl-Toy'
     folder.mkdir()
     for name in ('T1w', 'desc-brain_mask'):
@@ -164,7 +165,7 @@ def test_stubs_of_templateflow_are_not_taken_for_images(tmp_path, spec, words):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Folder of a server on this machine, in the place of the one of TemplateFlow."""
+    """Folder of a local server that stands in for that of TemplateFlow."""
     import templateflow.client
 
     folder = tmp_path / 'server'
@@ -179,7 +180,7 @@ def server(tmp_path, monkeypatch):
         running.shutdown()
 
 
-def test_a_template_is_downloaded_where_that_is_allowed_and_not_elsewhere(server, tmp_path):
+def test_template_is_downloaded_only_if_allowed(server, tmp_path):
     home = tmp_path / 'home'
     stem = 'tpl-Toy/cohort-2/tpl-Toy_cohort-2_res-01'
     for name in ('T1w', 'desc-brain_mask', 'label-GM_probseg'):
@@ -196,7 +197,7 @@ def test_a_template_is_downloaded_where_that_is_allowed_and_not_elsewhere(server
     assert get_template('Toy:cohort-2', cache_dir=tmp_path, home=home) == template
 
 
-def test_a_template_that_cannot_be_downloaded_leaves_the_folder_as_it_was(server, tmp_path):
+def test_failed_download_does_not_change_the_folder(server, tmp_path):
     home = tmp_path / 'home'
     t1w = 'tpl-MNI152NLin2009cAsym/tpl-MNI152NLin2009cAsym_res-01_T1w.nii.gz'
     write_image(server / t1w)  # and no mask
@@ -207,7 +208,7 @@ def test_a_template_that_cannot_be_downloaded_leaves_the_folder_as_it_was(server
     assert not list(home.glob('.*'))
 
 
-def test_the_home_of_templateflow_is_that_of_templateflow(monkeypatch, tmp_path):
+def test_templateflow_home_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path))
     assert templateflow_home() == tmp_path
     monkeypatch.delenv('TEMPLATEFLOW_HOME')
@@ -223,7 +224,7 @@ def test_the_home_of_templateflow_is_that_of_templateflow(monkeypatch, tmp_path)
         ('lab_T1w.nii', 'custom', 'lab_desc-brain_mask.nii.gz'),
     ],
 )
-def test_an_image_of_ones_own_is_named_by_its_file(tmp_path, name, space, mask):
+def test_custom_template_is_named_by_its_file(tmp_path, name, space, mask):
     path = write_image(tmp_path / name)
     if mask is not None:
         write_image(tmp_path / mask)
@@ -233,7 +234,7 @@ def test_an_image_of_ones_own_is_named_by_its_file(tmp_path, name, space, mask):
     assert template.uri == path.as_uri()
 
 
-def test_an_image_of_ones_own_has_three_dimensions(tmp_path):
+def test_custom_template_must_have_three_dimensions(tmp_path):
     with pytest.raises(InputError, match='has 4 dimensions'):
         get_custom_template(write_image(tmp_path / 'four.nii', (3, 3, 3, 2)))
     with pytest.raises(InputError, match='no such file'):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf.bids.entities import derivative_path, parse_entities
-from deepreg_wf.bids.lesions import find_lesions
-from deepreg_wf.bids.precomputed import Precomputed, find_precomputed, read_folders
+from deepreg_wf.bids.lesions import find_lesion_masks
+from deepreg_wf.bids.precomputed import Precomputed, find_precomputed, parse_derivatives_folders
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Selection
 
@@ -93,14 +93,14 @@ def find_inputs(selection: Selection) -> Inputs:
         label = parse_entities(path)['subject']
         subjects[label] = (*subjects.get(label, ()), path)
     without_t1w = tuple(label for label in participants if label not in subjects)
-    folders = read_folders(selection.derivatives)
+    folders = parse_derivatives_folders(selection.derivatives)
     return Inputs(
         subjects=subjects,
         without_t1w=without_t1w,
         unreadable=unreadable,
         derivatives=folders,
         precomputed=find_precomputed(found, folders),
-        lesions=find_lesions(found),
+        lesions=find_lesion_masks(found),
     )
 
 

@@ -6,10 +6,10 @@ import platform
 
 from deepreg_wf.app.context import Run
 from deepreg_wf.app.provenance import hardware, software
-from deepreg_wf.bids.entities import write_text
 from deepreg_wf.checkpoints.locate import SHIPPED, checksum_of, find_weights
 from deepreg_wf.engine.usage import ResourceMonitor, write_usage
 from deepreg_wf.settings import Registration
+from deepreg_wf.utils.atomic import write_text
 
 SETTINGS_FILE = 'deepreg_wf.toml'
 

@@ -32,13 +32,9 @@ from deepreg_wf.engine.resources import limit_thread_spinning, plan_resources
 from deepreg_wf.engine.usage import ResourceMonitor
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Settings
+from deepreg_wf.templates.locate import get_custom_template, get_template
 from deepreg_wf.templates.spaces import SpaceSpec
-from deepreg_wf.templates.template import (
-    Template,
-    get_custom_template,
-    get_template,
-    merge_resolutions,
-)
+from deepreg_wf.templates.template import Template, merge_resolutions
 
 _LOGS = f'{WORKFLOW}_logs'
 _TEMPLATES = f'{WORKFLOW}_templates'
@@ -100,7 +96,8 @@ def _find_templates(settings: Settings) -> tuple[Template, ...]:
     if settings.output.template is not None:
         return (get_custom_template(settings.output.template),)
     cache_dir = settings.execution.work_dir / _TEMPLATES
-    specs = [spec for words in settings.output.output_spaces for spec in SpaceSpec.several(words)]
+    spaces = settings.output.output_spaces
+    specs = [spec for space in spaces for spec in SpaceSpec.all_from_string(space)]
     return merge_resolutions(
         get_template(spec, cache_dir=cache_dir, allow_download=settings.output.allow_download)
         for spec in dict.fromkeys(specs)

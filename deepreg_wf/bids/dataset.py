@@ -1,4 +1,4 @@
-"""What a folder of derivatives says of itself: description, exceptions, vocabulary, citation."""
+"""Files that describe a folder of derivatives: description, ignored files, labels, citation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf import __version__
-from deepreg_wf.bids.entities import write_json, write_text
 from deepreg_wf.errors import InputError
-from deepreg_wf.templates.template import TEMPLATEFLOW_ROOT
-from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.templates.templateflow import TEMPLATEFLOW_URL
+from deepreg_wf.utils.atomic import atomic_write, write_json, write_text
 from deepreg_wf.utils.locks import locked
 
 BIDS_VERSION = '1.10.0'
 
-LOCK = 'logs/.lock'
-"""Held, in the folder of the derivatives, by whoever writes a file that all its jobs share."""
+SHARED_LOCK = 'logs/.lock'
+"""Lock of the files that all runs share, in the folder of the derivatives."""
 
-# Patterns of .gitignore; the validator passes over "figures" only without a slash at its end.
-IGNORED = (
+# The patterns are those of .gitignore. "figures" must not end in a slash: the validator would
+# not ignore it.
+_IGNORED = (
     '*.html',
     'figures',
     'log',
@@ -77,34 +77,34 @@ def write_dataset_files(
     """Write the files that make a folder a BIDS derivative.
 
     These are ``dataset_description.json``, ``.bidsignore``, ``descriptions.tsv`` with its sidecar
-    and, where there is none, a ``README.md``. Links and lines that another run or a person has
-    added are kept, and jobs that share the folder may write them at the same time.
+    and, unless there is one, a ``README.md``. Links and lines that another run or the user has
+    added are kept. Several runs may write these files at the same time.
 
     Parameters
     ----------
     output_dir : Path
-        Folder of the derivatives; made if missing.
+        Folder of the derivatives; it is made if it does not exist.
     bids_dir : Path
-        The raw dataset.
+        Root of the raw dataset.
     environ : mapping of str to str
-        Tells whether a container is running; see `describe_dataset`.
+        Environment variables, which name the container; see `describe_dataset`.
     derivatives : mapping of str to Path, optional
-        Folders of derivatives that files were taken from, by name.
+        Folders of derivatives from which files were used, by name.
 
     Raises
     ------
     InputError
-        If the description of the raw dataset, or the one that is there, is not JSON.
+        If the description of the raw dataset, or an earlier one of the derivatives, is not JSON.
     """
     description = describe_dataset(output_dir, bids_dir, environ)
-    taken = {name: _link(folder, output_dir) for name, folder in (derivatives or {}).items()}
+    links = {name: _link(folder, output_dir) for name, folder in (derivatives or {}).items()}
     rows = (f'desc-{name}\t{meaning}' for name, meaning in DESCRIPTIONS.items())
     path = output_dir / 'dataset_description.json'
-    with locked(output_dir / LOCK):
+    with locked(output_dir / SHARED_LOCK):
         known = _read_description(path).get('DatasetLinks', {})
-        description['DatasetLinks'] = {**known, **description['DatasetLinks'], **taken}
+        description['DatasetLinks'] = {**known, **description['DatasetLinks'], **links}
         write_json(path, description)
-        _add_lines(output_dir / '.bidsignore', IGNORED)
+        _add_lines(output_dir / '.bidsignore', _IGNORED)
         _add_lines(output_dir / 'descriptions.tsv', ('desc_id\tdescription', *rows))
         write_json(output_dir / 'descriptions.json', _COLUMNS)
         if not any(output_dir.glob('README*')):
@@ -119,15 +119,16 @@ def describe_dataset(
     Parameters
     ----------
     output_dir, bids_dir : Path
-        Of the derivatives and of the raw dataset.
+        Folder of the derivatives, and root of the raw dataset.
     environ : mapping of str to str
-        ``DEEPREG_WF_DOCKER_TAG`` (set in our image), or ``APPTAINER_CONTAINER`` or
-        ``SINGULARITY_CONTAINER`` (set by those programs), names the container.
+        Environment variables. ``DEEPREG_WF_DOCKER_TAG`` (set in the Docker image),
+        ``APPTAINER_CONTAINER`` or ``SINGULARITY_CONTAINER`` (set by these programs) name the
+        container.
 
     Returns
     -------
     dict
-        The content of ``dataset_description.json``.
+        Content of ``dataset_description.json``.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def describe_dataset(
         'Authors': raw['Authors'] if isinstance(raw.get('Authors'), list) else None,
         'GeneratedBy': [program],
         'SourceDatasets': [_source(raw, bids_dir)],
-        'DatasetLinks': {'raw': _link(bids_dir, output_dir), 'templateflow': TEMPLATEFLOW_ROOT},
+        'DatasetLinks': {'raw': _link(bids_dir, output_dir), 'templateflow': TEMPLATEFLOW_URL},
         'HowToAcknowledge': 'Please include the text of logs/CITATION.md and its references.',
     }
     return {key: value for key, value in description.items() if value}
@@ -160,30 +161,34 @@ def write_citation(output_dir: Path, text: str) -> None:
     output_dir : Path
         Folder of the derivatives.
     text : str
-        What the workflow says of itself (``workflow.visit_desc()``), in Markdown with keys of
-        the bibliography. A paragraph that repeats, as for each of several templates, is written
-        once, and each in one line.
+        Description of the workflow (``workflow.visit_desc()``), in Markdown with citation keys.
+        Each paragraph is written in one line. A paragraph that repeats, for example for several
+        templates, is written once.
     """
     logs = output_dir / 'logs'
     paragraphs = dict.fromkeys(' '.join(part.split()) for part in text.split('\n\n'))
-    with locked(output_dir / LOCK):
+    with locked(output_dir / SHARED_LOCK):
         write_text(logs / 'CITATION.md', '\n\n'.join(filter(None, paragraphs)) + '\n')
         with atomic_write(logs / 'CITATION.bib') as temporary:
             shutil.copyfile(Path(__file__).parents[1] / 'data' / 'boilerplate.bib', temporary)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
+    """Read a ``dataset_description.json``; empty if there is none."""
     if not path.is_file():
         return {}
     try:
         description = json.loads(path.read_text(encoding='utf-8'))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f'{path}: not valid JSON ({error}); correct the file.') from error
+        raise InputError(
+            f'not valid JSON ({error})', advice='correct the file', path=path
+        ) from error
     return description if isinstance(description, dict) else {}
 
 
 def _container(environ: Mapping[str, str]) -> dict[str, str]:
-    # Apptainer first: what it makes of our image has the tag as well.
+    """Describe the container; empty outside of one."""
+    # Apptainer comes first, because images that are converted from Docker also have the tag.
     if image := environ.get('APPTAINER_CONTAINER') or environ.get('SINGULARITY_CONTAINER'):
         return {'Type': 'singularity', 'URI': Path(image).absolute().as_uri()}
     if tag := environ.get('DEEPREG_WF_DOCKER_TAG'):
@@ -192,6 +197,7 @@ def _container(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _source(raw: Mapping[str, Any], bids_dir: Path) -> dict[str, str]:
+    """Describe the raw dataset, by its DOI if it has one."""
     doi = str(raw.get('DatasetDOI', '')).removeprefix('doi:')
     if doi.startswith('10.'):
         return {'DOI': doi, 'URL': f'https://doi.org/{doi}'}
@@ -199,11 +205,12 @@ def _source(raw: Mapping[str, Any], bids_dir: Path) -> dict[str, str]:
 
 
 def _link(bids_dir: Path, output_dir: Path) -> str:
-    """Address of the raw dataset; relative where the derivatives lie in it and move with it."""
+    """Return the address of a dataset; relative if the derivatives are inside of it."""
     raw, output = bids_dir.resolve(), output_dir.resolve()
     return os.path.relpath(raw, output) if output.is_relative_to(raw) else raw.as_uri()
 
 
 def _add_lines(path: Path, lines: tuple[str, ...]) -> None:
+    """Add those lines to a text file that it lacks."""
     present = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
     write_text(path, '\n'.join(dict.fromkeys([*present, *lines])) + '\n')

@@ -1,4 +1,4 @@
-"""Names of the derivatives, and the writing of text."""
+"""BIDS entities, names of derivatives and BIDS URIs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from deepreg_wf.errors import InputError
-from deepreg_wf.utils.atomic import atomic_write
 
 _LABEL = re.compile(r'(?P<key>[a-z]+)-(?P<value>[a-zA-Z0-9+]+)')
 
 
 def parse_entities(path: str | Path) -> dict[str, str]:
-    """Read the BIDS entities, suffix and extension from the name of a file.
+    """Parse the BIDS entities, suffix and extension in the name of a file.
 
     Parameters
     ----------
-    path : path
-        Only the name counts; the file need not exist.
+    path : path-like
+        Only the name is read; the file need not exist.
 
     Returns
     -------
-    dict
-        By long name (``subject``, ``session``, ``acquisition`` ...), in the order of the name;
-        labels are kept as written (``run`` stays ``'01'``).
+    dict of str to str
+        Labels by the long names of the entities (``subject``, ``session``, ``acquisition`` ...),
+        in the order of the file name. Labels do not change: ``run`` may be ``'01'``.
 
     Raises
     ------
     InputError
-        If part of the name is not an entity that a T1-weighted image can have. Dropping it
-        would let two images share the names of their derivatives.
+        If part of the name is not an entity that a T1-weighted image can have. Without it, two
+        images could have derivatives of the same name.
 
     Examples
     --------
@@ -46,32 +45,34 @@ def parse_entities(path: str | Path) -> dict[str, str]:
         match = _LABEL.fullmatch(label)
         if match is None or match['key'] not in _patterns()['entities']:
             raise InputError(
-                f'{path}: "{label}" is not a BIDS entity of a T1-weighted image; rename the file.'
+                f'"{label}" is not a BIDS entity of a T1-weighted image',
+                advice='rename the file',
+                path=path,
             )
         entities[_patterns()['entities'][match['key']]] = match['value']
     return {**entities, 'suffix': suffix, 'extension': f'{dot}{extension}'}
 
 
 def derivative_path(source: str | Path, **entities: str | None) -> Path:
-    """Name a derivative of an image.
+    """Make the path of a derivative of an image.
 
     Parameters
     ----------
-    source : path
-        The raw image; its entities are passed down.
+    source : path-like
+        Raw image, whose entities the derivative inherits.
     **entities : str or None
-        Entities to add or replace, by long name; None leaves one out. A trailing underscore is
-        dropped, so that ``from_`` can be written.
+        Entities to add or replace, by their long names; None removes one. A trailing underscore
+        is ignored, as ``from`` is a keyword of Python.
 
     Returns
     -------
     Path
-        Relative to the folder of the derivatives.
+        Path relative to the folder of the derivatives.
 
     Raises
     ------
     ValueError
-        If no pattern of ``data/io_patterns.json`` holds all the entities.
+        If no pattern of ``data/io_patterns.json`` has all the entities.
 
     Examples
     --------
@@ -85,21 +86,21 @@ def derivative_path(source: str | Path, **entities: str | None) -> Path:
     path = build_path(wanted, _patterns()['patterns'], strict=True)
     if path is None:
         given = {key: value for key, value in wanted.items() if value}
-        raise ValueError(f'no pattern for a derivative holds the entities {given}')
+        raise ValueError(f'no pattern for a derivative has the entities {given}')
     return Path(path)
 
 
 def bids_uri(path: str | Path, root: str | Path | None = None, dataset: str = '') -> str:
-    """Write a BIDS URI.
+    """Make the BIDS URI of a file.
 
     Parameters
     ----------
-    path : path
-        Of the file.
-    root : path, optional
-        Of its dataset; None where `path` is relative to it already.
+    path : path-like
+        Path of the file.
+    root : path-like, optional
+        Root of its dataset; without it, `path` is relative to the root.
     dataset : str
-        Key of ``DatasetLinks``; empty for the dataset that holds the sidecar.
+        Key of ``DatasetLinks``; empty for the dataset that contains the sidecar.
 
     Returns
     -------
@@ -114,19 +115,9 @@ def bids_uri(path: str | Path, root: str | Path | None = None, dataset: str = ''
     return f'bids:{dataset}:{relative.as_posix()}'
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
-
-
 @cache
 def _patterns() -> dict[str, Any]:
+    """Read the entities and the patterns of file names."""
     path = Path(__file__).parents[1] / 'data' / 'io_patterns.json'
     patterns: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
     return patterns

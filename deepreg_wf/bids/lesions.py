@@ -1,4 +1,4 @@
-"""Masks of lesions that lie beside the raw images, under the names that fMRIPrep looks for."""
+"""Lesion masks beside the raw images, under the names that fMRIPrep uses."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from pathlib import Path
 _ENDINGS = ('_T1w_label-lesion_roi', '_label-lesion_roi')
 
 
-def find_lesions(images: Iterable[Path]) -> dict[Path, Path]:
-    """Find the masks of lesions that were drawn on T1-weighted images.
+def find_lesion_masks(images: Iterable[Path]) -> dict[Path, Path]:
+    """Find the lesion masks of T1-weighted images.
 
-    A mask has the entities of its image, and lies beside it:
-    ``sub-01_ses-a_label-lesion_roi.nii.gz``, or ``..._T1w_label-lesion_roi.nii.gz`` as fMRIPrep's
-    documentation spells it.
+    A mask has the entities of its image and is in the same folder, as
+    ``sub-01_ses-a_label-lesion_roi.nii.gz`` or, as in the documentation of fMRIPrep,
+    ``sub-01_ses-a_T1w_label-lesion_roi.nii.gz``.
 
     Parameters
     ----------
-    images
+    images : iterable of Path
         Raw images.
 
     Returns
     -------
-    dict
-        Masks, by their image; images without one are left out.
-
+    dict of Path to Path
+        Masks by their images; images without a mask are left out.
     """
-    found = {image: _beside(image) for image in images}
-    return {image: lesion for image, lesion in found.items() if lesion is not None}
+    masks = {image: _find_mask(image) for image in images}
+    return {image: mask for image, mask in masks.items() if mask is not None}
 
 
-def _beside(image: Path) -> Path | None:
+def _find_mask(image: Path) -> Path | None:
     stem = image.name.partition('.')[0].removesuffix('_T1w')
     for ending in _ENDINGS:
         for extension in ('.nii.gz', '.nii'):

@@ -24,7 +24,7 @@ class Derivative:
     ----------
     source : Path
         Raw image.
-    field : str
+    field_name : str
         Name of the file among the inputs of the workflow that stores it.
     entities : dict of str to str
         Entities to add to those of the raw image.
@@ -33,7 +33,7 @@ class Derivative:
     """
 
     source: Path
-    field: str
+    field_name: str
     entities: dict[str, str]
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ def native_derivatives(
     raw = bids_uri(source, bids_dir, 'raw')
     preproc = Derivative(
         source=source,
-        field='t1w_preproc',
+        field_name='t1w_preproc',
         entities=_PREPROC,
         metadata={
             'Description': 'T1-weighted image corrected for intensity non-uniformity, not masked.',
@@ -70,7 +70,7 @@ def native_derivatives(
     )
     mask = Derivative(
         source=source,
-        field='t1w_mask',
+        field_name='t1w_mask',
         entities=_MASK,
         metadata={
             'Description': 'Brain mask of the T1-weighted image.',
@@ -107,12 +107,12 @@ def transform_derivatives(
 
 
 def _transform(
-    source: Path, field: str, ends: tuple[str, str], template: Template, sources: list[str]
+    source: Path, field_name: str, ends: tuple[str, str], template: Template, sources: list[str]
 ) -> Derivative:
     origin, target = ends
     return Derivative(
         source=source,
-        field=field,
+        field_name=field_name,
         entities=_xfm(origin, target),
         metadata={
             'Description': (
@@ -175,7 +175,7 @@ def _output_grid_pair(
         common['Resolution'] = f'Grid of {template.space}, res-{template.resolution}.'
     preproc = Derivative(
         source=source,
-        field=f't1w_std{ending}',
+        field_name=f't1w_std{ending}',
         entities=entities | _PREPROC,
         metadata={
             'Description': f'T1-weighted image resampled once onto {template.space}.',
@@ -185,7 +185,7 @@ def _output_grid_pair(
     )
     mask = Derivative(
         source=source,
-        field=f'mask_std{ending}',
+        field_name=f'mask_std{ending}',
         entities=entities | _MASK,
         metadata={
             'Description': f'Brain mask of the image resampled onto {template.space}.',
@@ -226,7 +226,7 @@ def registration_grid_derivatives(
     entities = _space(template)
     momentum = Derivative(
         source=source,
-        field='momentum',
+        field_name='momentum',
         entities=entities | {'desc': 'momentum'},
         metadata={
             'Description': (
@@ -243,7 +243,7 @@ def registration_grid_derivatives(
     )
     log_jacobian = Derivative(
         source=source,
-        field='log_jacobian',
+        field_name='log_jacobian',
         entities=entities | {'desc': 'logjacobian'},
         metadata={
             'Description': (
@@ -258,7 +258,7 @@ def registration_grid_derivatives(
         },
     )
     qc_entities = entities | {'desc': 'registration', 'suffix': 'qc'}
-    return momentum, log_jacobian, Derivative(source=source, field='qc', entities=qc_entities)
+    return momentum, log_jacobian, Derivative(source=source, field_name='qc', entities=qc_entities)
 
 
 def uncertainty_derivative(source: Path, template: Template, resolution: float) -> Derivative:
@@ -278,7 +278,7 @@ def uncertainty_derivative(source: Path, template: Template, resolution: float) 
     """
     return Derivative(
         source=source,
-        field='uncertainty',
+        field_name='uncertainty',
         entities=_space(template) | {'desc': 'uncertainty'},
         metadata={
             'Description': (
@@ -317,7 +317,7 @@ def _space(template: Template) -> dict[str, str]:
 
 
 def _label(template: Template) -> str:
-    """Return the label of the space in transforms: a cohort follows a plus sign, as in fMRIPrep."""
+    """Return the label of the space in transforms; a cohort follows a plus sign as in fMRIPrep."""
     return f'{template.space}+{template.cohort}' if template.cohort else template.space
 
 

@@ -1,18 +1,23 @@
-"""The embedded demonstration: synthetic subjects whose transform to the template is known."""
+"""Demonstration on synthetic subjects, whose transforms to the template are known."""
 
 from __future__ import annotations
 
-from deepreg_wf.demo.dataset import SUBJECTS, Subject, brain_points, write_demo_dataset
-from deepreg_wf.demo.score import Errors, registration_errors
-from deepreg_wf.demo.truth import Truth, draw_truth
+from deepreg_wf.demo.accuracy import PointErrors, registration_errors
+from deepreg_wf.demo.dataset import (
+    SUBJECTS,
+    SyntheticSubject,
+    brain_points,
+    write_demo_dataset,
+)
+from deepreg_wf.demo.true_transform import TrueTransform, draw_true_transform
 
 __all__ = [
     'SUBJECTS',
-    'Errors',
-    'Subject',
-    'Truth',
+    'PointErrors',
+    'SyntheticSubject',
+    'TrueTransform',
     'brain_points',
-    'draw_truth',
+    'draw_true_transform',
     'registration_errors',
     'write_demo_dataset',
 ]

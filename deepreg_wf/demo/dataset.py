@@ -15,12 +15,11 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from deepreg_wf import __version__
-from deepreg_wf.utils.atomic import write_json, write_text
 from deepreg_wf.demo.true_transform import TrueTransform, draw_true_transform
 from deepreg_wf.spatial import VoxelGrid, save_composite
 from deepreg_wf.templates.locate import get_template
 from deepreg_wf.templates.spaces import BUNDLED
-from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.utils.atomic import atomic_write, write_json, write_text
 
 FIELD_OF_VIEW_MARGIN = 12.0
 """Distance between the brain and the border of a native image, in mm."""

@@ -8,10 +8,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from deepreg_wf.bids.entities import write_json, write_text
 from deepreg_wf.errors import InputError
 from deepreg_wf.evaluation import tables
 from deepreg_wf.evaluation.pairs import Evaluation, LabelPair, evaluate_pair
+from deepreg_wf.utils.atomic import write_json, write_text
 
 Outcome = Evaluation | InputError
 """Results of a pair, or the reason why there are none."""

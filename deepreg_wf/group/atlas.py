@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepreg_wf.bids.entities import write_json, write_text
 from deepreg_wf.errors import InputError
 from deepreg_wf.group.averages import (
     Image,
@@ -31,6 +30,7 @@ from deepreg_wf.spatial import (
     save_image,
     save_vector,
 )
+from deepreg_wf.utils.atomic import write_json, write_text
 
 IMAGE_FOLDER = 'group'
 """Folder of the images of a group, in the folder of the derivatives."""

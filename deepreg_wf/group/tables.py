@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepreg_wf.bids.entities import write_json, write_text
 from deepreg_wf.group.records import RegistrationRecord
 from deepreg_wf.qc.criteria import CRITERIA, FROM_WORST, Criterion, Grade, overall_grade
+from deepreg_wf.utils.atomic import write_json, write_text
 
 NAME = 'group_desc-registration_qc'
 """Name of the table and of its sidecar, without their extensions."""

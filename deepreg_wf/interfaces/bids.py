@@ -1,10 +1,10 @@
-"""Where derivatives leave the workflow: the sink that names, labels and stores them."""
+"""Interfaces that store files in the output folder."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -16,6 +16,10 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ENTITIES = (
     'datatype',
@@ -33,33 +37,34 @@ _ENTITIES = (
 
 class _DerivativesDataSinkInputSpec(BaseInterfaceInputSpec):
     base_directory = Directory(mandatory=True, desc='folder of the derivatives')
-    in_file = File(exists=True, mandatory=True, desc='the file to be stored')
-    source_file = File(mandatory=True, desc='the raw image, whose entities are passed down')
-    meta_dict = traits.Dict(desc='content of the sidecar; none is written without it')
-    dismiss_entities = traits.List(Str, desc='entities of the raw image not passed down')
-    datatype = traits.Enum('anat', 'figures', usedefault=True, desc='folder')
-    space = Str(desc='space of the image; that of the raw image if not given')
+    in_file = File(exists=True, mandatory=True, desc='file to store')
+    source_file = File(mandatory=True, desc='raw image, whose entities the file inherits')
+    meta_dict = traits.Dict(desc='content of the sidecar; without it, none is written')
+    dismiss_entities = traits.List(Str, desc='entities that the file does not inherit')
+    datatype = traits.Enum('anat', 'figures', usedefault=True, desc='subfolder of the participant')
+    space = Str(desc='space of the image; by default that of the raw image')
     cohort = Str(desc='cohort of the template')
-    resolution = Str(desc='label of the resolution, where one was asked for')
-    desc = Str(desc='description, a row of descriptions.tsv')
+    resolution = Str(desc='label of the resolution, if one was requested')
+    desc = Str(desc='label that descriptions.tsv explains')
     suffix = Str(desc='by default that of the raw image')
     extension = Str(desc='by default that of in_file')
-    from_ = Str(desc='space that a transform takes images from')
-    to = Str(desc='space that a transform takes images to')
-    mode = Str(desc='what a transform applies to')
+    from_ = Str(desc='space of the images that a transform resamples')
+    to = Str(desc='space onto which a transform resamples images')
+    mode = Str(desc='type of data to which a transform applies')
 
 
 class _DerivativesDataSinkOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc='the stored file')
-    out_meta = File(exists=True, desc='its sidecar')
+    out_file = File(exists=True, desc='stored file')
+    out_meta = File(exists=True, desc='sidecar of the stored file')
 
 
 class DerivativesDataSink(SimpleInterface):
-    """Store a file among the derivatives, under the name that its entities give it.
+    """Store a file among the derivatives, under a name made of its entities.
 
-    The grammar is that of niworkflows' sink of the same name. This one names only what
-    ``data/io_patterns.json`` covers, drops no entity silently, and never leaves half a file
-    under a final name. NIfTI images are stored compressed, with the codes of their space.
+    The inputs are those of the interface of the same name in niworkflows. Unlike that one, it
+    makes only names that ``data/io_patterns.json`` allows, never ignores an entity, and writes
+    files atomically. NIfTI images are compressed, and get the sform and qform codes of their
+    space.
 
     Examples
     --------
@@ -70,12 +75,11 @@ class DerivativesDataSink(SimpleInterface):
 
     input_spec = _DerivativesDataSinkInputSpec
     output_spec = _DerivativesDataSinkOutputSpec
-    # The derivatives may have been deleted while the working directory was kept.
+    # The user may have deleted the derivatives and kept the work folder.
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from deepreg_wf.bids.entities import write_json
-        from deepreg_wf.utils.atomic import atomic_write
+        from deepreg_wf.utils.atomic import atomic_write, write_json
 
         target = Path(self.inputs.base_directory).absolute() / self._relative_path()
         with atomic_write(target) as temporary:
@@ -100,23 +104,23 @@ class DerivativesDataSink(SimpleInterface):
         return derivative_path(self.inputs.source_file, **entities)
 
     def _xform_code(self) -> str:
-        """The NIfTI code of the space, as niworkflows gives it."""
+        """Return the NIfTI code of the space, as in niworkflows."""
         if not isdefined(self.inputs.space):
             return 'scanner'
         return 'mni' if self.inputs.space.startswith('MNI') else 'aligned'
 
 
 class _StoreFileInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc='the file to be stored')
-    out_file = File(mandatory=True, desc='where, an absolute path')
+    in_file = File(exists=True, mandatory=True, desc='file to store')
+    out_file = File(mandatory=True, desc='absolute path of the copy')
 
 
 class _StoreFileOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc='the stored file')
+    out_file = File(exists=True, desc='stored file')
 
 
 class StoreFile(SimpleInterface):
-    """Copy a file out of the working directory, whole or not at all.
+    """Copy a file out of the work folder, atomically.
 
     Examples
     --------
@@ -125,7 +129,7 @@ class StoreFile(SimpleInterface):
 
     input_spec = _StoreFileInputSpec
     output_spec = _StoreFileOutputSpec
-    # It may have been deleted while the working directory was kept.
+    # The user may have deleted the copy and kept the work folder.
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -138,7 +142,7 @@ class StoreFile(SimpleInterface):
 
 
 def _store(source: Path, temporary: Path, code: str) -> None:
-    """Copy a file; an image gets the code of its space on the way."""
+    """Copy a file; the copy of an image gets the code of its space."""
     if not temporary.name.endswith('.nii.gz'):
         shutil.copyfile(source, temporary)
         return
@@ -151,8 +155,8 @@ def _store(source: Path, temporary: Path, code: str) -> None:
     image.to_filename(temporary)
 
 
-def _is_orthogonal(affine: Any) -> bool:
-    """Tell whether a qform, which cannot shear, can hold the affine."""
+def _is_orthogonal(affine: NDArray[np.float64]) -> bool:
+    """Check whether an affine has no shear, so that a qform can represent it."""
     import numpy as np
 
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

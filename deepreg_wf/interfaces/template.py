@@ -1,4 +1,4 @@
-"""The template as registration needs it."""
+"""Interfaces that find a template and bring it onto the registration grid."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from nipype.interfaces.base import (
 
 
 class _SelectTemplateInputSpec(BaseInterfaceInputSpec):
-    template = Str(mandatory=True, desc='NAME[:cohort-X][:res-Y]')
-    resolution = traits.Int(desc='resolution that is taken where the template names none')
-    cache_dir = Directory(nohash=True, desc='folder for what is derived from the bundled template')
+    template = Str(mandatory=True, desc='template as NAME[:cohort-X][:res-Y]')
+    resolution = traits.Int(desc='resolution to use if the template names none')
+    cache_dir = Directory(nohash=True, desc='folder of images derived from the bundled template')
 
 
 class _SelectTemplateOutputSpec(TraitedSpec):
     t1w = File(exists=True, desc='T1-weighted template')
-    mask = File(exists=True, desc='its brain mask, if there is one')
+    mask = File(exists=True, desc='brain mask of the template, if there is one')
     name = Str(desc='name of the template, with its cohort')
-    spec = traits.Dict(desc='the rest of its specification')
+    spec = traits.Dict(desc='resolution, if the template names one')
 
 
 class SelectTemplate(SimpleInterface):
@@ -47,18 +47,18 @@ class SelectTemplate(SimpleInterface):
         from deepreg_wf.templates.locate import get_template
         from deepreg_wf.templates.spaces import SpaceSpec
 
-        asked = SpaceSpec.from_string(self.inputs.template)
-        name = asked.space + (f':cohort-{asked.cohort}' if asked.cohort else '')
-        resolution = asked.resolution
+        spec = SpaceSpec.from_string(self.inputs.template)
+        name = spec.space + (f':cohort-{spec.cohort}' if spec.cohort else '')
+        resolution = spec.resolution
         if resolution is None and isdefined(self.inputs.resolution):
             resolution = str(self.inputs.resolution)
         cache_dir = self.inputs.cache_dir if isdefined(self.inputs.cache_dir) else runtime.cwd
-        wanted = f'{name}:res-{resolution}' if resolution else name
-        template = get_template(wanted, cache_dir=Path(cache_dir))
+        full_name = f'{name}:res-{resolution}' if resolution else name
+        template = get_template(full_name, cache_dir=Path(cache_dir))
         self._results |= {
             't1w': str(template.t1w),
             'name': name,
-            'spec': {'resolution': asked.resolution} if asked.resolution else {},
+            'spec': {'resolution': spec.resolution} if spec.resolution else {},
         }
         if template.mask is not None:
             self._results['mask'] = str(template.mask)
@@ -67,7 +67,7 @@ class SelectTemplate(SimpleInterface):
 
 class _PrepareTemplateInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='T1-weighted template')
-    in_mask = File(exists=True, desc='its brain mask; what is not zero by default')
+    in_mask = File(exists=True, desc='brain mask; by default the voxels above zero')
     resolution = traits.Float(
         2.0, usedefault=True, desc='voxel size of the registration grid in mm'
     )
@@ -75,8 +75,8 @@ class _PrepareTemplateInputSpec(BaseInterfaceInputSpec):
 
 class _PrepareTemplateOutputSpec(TraitedSpec):
     t1w_brain = File(exists=True, desc='brain of the template on the registration grid')
-    brain_mask = File(exists=True, desc='its mask on the registration grid')
-    reference = File(exists=True, desc='the template itself, whose grid is that of the output')
+    brain_mask = File(exists=True, desc='brain mask on the registration grid')
+    reference = File(exists=True, desc='the template itself, which defines the output grid')
 
 
 class PrepareTemplate(SimpleInterface):

@@ -1,4 +1,4 @@
-"""The only place that goes to the network, and only where `--allow-download` was given."""
+"""Downloads from TemplateFlow, the only use of the network; the user has to allow them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from pathlib import Path
 from deepreg_wf.errors import InputError
 
 
-def list_templates(home: Path) -> None:
-    """Put a stub for every file of every template into an empty folder of TemplateFlow.
+def write_stubs(home: Path) -> None:
+    """Fill an empty folder of TemplateFlow with a stub for every file of every template.
 
-    TemplateFlow itself does so at its first use, and brings the list along; a folder that has
-    something in it is left as it is.
+    TemplateFlow itself does this at its first use, and brings the list of files. A folder that is
+    not empty does not change.
 
     Parameters
     ----------
-    home
+    home : Path
         Folder of TemplateFlow.
 
     Raises
     ------
     InputError
-        If it cannot be written.
-
+        If the folder cannot be written.
     """
     from templateflow.client import TemplateFlowClient
 
@@ -32,43 +31,44 @@ def list_templates(home: Path) -> None:
         TemplateFlowClient(root=home).cache.ensure()
     except OSError as error:
         raise InputError(
-            f'{home}: the folder of TemplateFlow cannot be written ({error.strerror}); set '
-            'TEMPLATEFLOW_HOME to another.'
+            f'the folder of TemplateFlow cannot be written ({error.strerror})',
+            advice='set TEMPLATEFLOW_HOME to another',
+            path=home,
         ) from error
 
 
-def fetch(space: str, files: Sequence[Path], home: Path) -> None:
-    """Download files of a template; they are whole before they take the place of their stubs.
+def download_files(space: str, files: Sequence[Path], home: Path) -> None:
+    """Download files of a template; only complete files replace their stubs.
 
     Parameters
     ----------
-    space
+    space : str
         Name of the template.
-    files
-        Where they belong, within the folder of TemplateFlow.
-    home
+    files : sequence of Path
+        Files to download, as paths in the folder of TemplateFlow.
+    home : Path
         Folder of TemplateFlow.
 
     Raises
     ------
     InputError
-        If they cannot be had.
-
+        If they cannot be downloaded.
     """
     from templateflow.client import TemplateFlowClient
 
     try:
         with tempfile.TemporaryDirectory(dir=home, prefix='.deepreg_wf-') as folder:
-            drafts = {file: Path(folder) / file.relative_to(home) for file in files}
-            for draft in drafts.values():
-                draft.parent.mkdir(parents=True, exist_ok=True)
-                draft.touch()
-            # It fetches what is an empty file among those of its folder, which are these alone.
+            temporary_files = {file: Path(folder) / file.relative_to(home) for file in files}
+            for temporary in temporary_files.values():
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                temporary.touch()
+            # TemplateFlow downloads the empty files in its folder, which are only these.
             TemplateFlowClient(root=folder).get(space)
-            for file, draft in drafts.items():
-                draft.replace(file)
+            for file, temporary in temporary_files.items():
+                temporary.replace(file)
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().split('\n')[0].rstrip('.')
         raise InputError(
-            f'{space}: cannot be downloaded ({reason}); try again, or copy it into {home}.'
+            f'{space}: cannot be downloaded ({reason})',
+            advice=f'try again, or copy it into {home}',
         ) from error

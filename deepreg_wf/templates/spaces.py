@@ -1,4 +1,4 @@
-"""The words for output spaces, as fMRIPrep has them."""
+"""Specifications of output spaces, as in fMRIPrep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from deepreg_wf.errors import InputError
 
 BUNDLED = 'MNI152NLin2009aSym'
-"""The template that needs no download."""
+"""Name of the template that needs no download."""
 
 _SPEC = re.compile(r'[A-Za-z0-9]+(:(cohort|res)-\w+)*')
 _NATIVE = ('anat', 'T1w')
@@ -16,7 +16,15 @@ _NATIVE = ('anat', 'T1w')
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceSpec:
-    """What ``SPACE[:cohort-X][:res-Y]`` asks for."""
+    """Parsed specification ``SPACE[:cohort-X][:res-Y]`` of an output space.
+
+    Attributes
+    ----------
+    space : str
+        Name of the template.
+    cohort, resolution : str, optional
+        Labels of its cohort and resolution.
+    """
 
     space: str
     cohort: str | None = None
@@ -24,37 +32,35 @@ class SpaceSpec:
 
     @classmethod
     def from_string(cls, spec: str) -> SpaceSpec:
-        """Read the words of the command line.
+        """Parse the specification of one template.
 
         Parameters
         ----------
-        spec
-            ``SPACE[:cohort-X][:res-Y]``, as fMRIPrep spells it.
+        spec : str
+            ``SPACE[:cohort-X][:res-Y]``, as in fMRIPrep.
 
         Returns
         -------
         SpaceSpec
-            Its parts.
 
         Raises
         ------
         InputError
-            If it is spelled otherwise.
-
+            If the spelling is wrong, or there are several cohorts or resolutions.
         """
-        first, *more = cls.several(spec)
+        first, *more = cls.all_from_string(spec)
         if more:
-            raise InputError(f'{spec}: names several templates; give one.')
+            raise InputError(f'{spec}: names several templates', advice='give one')
         return first
 
     @classmethod
-    def several(cls, spec: str) -> tuple[SpaceSpec, ...]:
-        """Read words that may name several cohorts and resolutions, in any order.
+    def all_from_string(cls, spec: str) -> tuple[SpaceSpec, ...]:
+        """Parse a specification that may have several cohorts and resolutions, in any order.
 
         Parameters
         ----------
-        spec
-            ``SPACE[:cohort-X ...][:res-Y ...]``, as fMRIPrep spells it.
+        spec : str
+            ``SPACE[:cohort-X ...][:res-Y ...]``, as in fMRIPrep.
 
         Returns
         -------
@@ -64,23 +70,23 @@ class SpaceSpec:
         Raises
         ------
         InputError
-            If it is spelled otherwise.
-
+            If the spelling is wrong.
         """
         if spec in _NATIVE:
             raise InputError(
-                f'{spec}: not a template; the preprocessed image is written in its own space '
-                'anyway, so leave it out.'
+                f'{spec}: not a template',
+                advice='the preprocessed image is always written in its own space, so leave it '
+                'out',
             )
         if _SPEC.fullmatch(spec) is None:
             raise InputError(
-                f'{spec}: not an output space; write SPACE[:cohort-X][:res-Y], '
-                f'for example {BUNDLED}:res-2.'
+                f'{spec}: not an output space',
+                advice=f'write SPACE[:cohort-X][:res-Y], for example {BUNDLED}:res-2',
             )
-        space, *words = spec.split(':')
+        space, *parts = spec.split(':')
         labels: dict[str, list[str | None]] = {'cohort': [], 'res': []}
-        for word in words:
-            name, _, label = word.partition('-')
+        for part in parts:
+            name, _, label = part.partition('-')
             labels[name].append(label)
         return tuple(
             cls(space=space, cohort=cohort, resolution=resolution)

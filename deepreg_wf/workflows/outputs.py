@@ -113,9 +113,11 @@ momentum, qc, uncertainty
     if native:
         derivatives = [*sidecars.native_derivatives(t1w_file, bids_dir, sources), *derivatives]
     stored = [
-        each for each in derivatives if level == 'full' or not each.field.startswith(_FULL_ONLY)
+        each
+        for each in derivatives
+        if level == 'full' or not each.field_name.startswith(_FULL_ONLY)
     ]
-    fields = dict.fromkeys([*(each.field for each in derivatives), *_ALWAYS])
+    fields = dict.fromkeys([*(each.field_name for each in derivatives), *_ALWAYS])
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*fields]), name='inputnode')
     workflow.add_nodes([inputnode])
@@ -131,15 +133,15 @@ def _add_sinks(
 ) -> None:
     """Add a node that stores each derivative, and the output node."""
     inputnode = workflow.get_node('inputnode')
-    fields = [derivative.field for derivative in stored]
+    fields = [derivative.field_name for derivative in stored]
     outputnode = pe.Node(niu.IdentityInterface(fields=fields), name='outputnode')
     measured = _measured_metadata(template)
     for derivative in stored:
         sink = _sink(derivative, output_dir)
-        workflow.connect(inputnode, derivative.field, sink, 'in_file')
-        workflow.connect(sink, 'out_file', outputnode, derivative.field)
-        if derivative.field in measured:
-            source, add = measured[derivative.field]
+        workflow.connect(inputnode, derivative.field_name, sink, 'in_file')
+        workflow.connect(sink, 'out_file', outputnode, derivative.field_name)
+        if derivative.field_name in measured:
+            source, add = measured[derivative.field_name]
             workflow.connect(inputnode, (source, add, derivative.metadata), sink, 'meta_dict')
 
 
@@ -185,7 +187,7 @@ def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
     is_image = derivative.entities.get('suffix', 'T1w') in ('T1w', 'mask')
     return pe.Node(
         sink,
-        name=f'save_{derivative.field}',
+        name=f'save_{derivative.field_name}',
         mem_gb=0.3,
         run_without_submitting=not is_image,
     )

@@ -1,1 +1,1 @@
-"""Brain extraction: one module per method, and the choice between them."""
+"""Brain extraction: one module for each method, and the choice between them."""

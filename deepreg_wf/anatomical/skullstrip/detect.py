@@ -1,7 +1,7 @@
-"""Telling, from the image alone, whether a brain has been extracted already.
+"""Detection of images whose brain has already been extracted, from the image alone.
 
-To take a head for a brain spoils everything after it, to strip a brain once more costs some
-seconds. An image is therefore a head until every piece of evidence says otherwise.
+A head that is taken for a brain spoils all later steps; a brain that is extracted again costs a
+few seconds. An image therefore counts as a head unless it meets every criterion of a brain.
 """
 
 from __future__ import annotations
@@ -14,143 +14,161 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepreg_wf.anatomical.mask import BRAIN_ML
+from deepreg_wf.anatomical.mask import BRAIN_VOLUME_ML
 from deepreg_wf.spatial import VoxelGrid, resample
 from deepreg_wf.spatial.masks import Mask, bounding_box, fill_holes, largest_component, volume_ml
 
-SPACING = 2.0
-"""Of the grid on which the evidence is gathered, in mm."""
+EVIDENCE_SPACING_MM = 2.0
+"""Voxel size of the grid on which the criteria are computed, in mm."""
 
-BACKGROUND = 0.25
-"""Least share of the field of view that has exactly the same value around an extracted brain.
+MINIMUM_BACKGROUND = 0.25
+"""Least share of the field of view with exactly the background value around an extracted brain.
 
 A brain fills about half of the smallest box around it.
 """
 
-BORDER = 0.15
-"""Largest share that an extracted brain may have of a face of the smallest box around it.
+MAXIMUM_FACE_CONTACT = 0.15
+"""Largest share of a face of its bounding box that an extracted brain covers.
 
-A brain touches the box at its poles, with less than 0.02; a neck that the field of view cuts, or
-a head that it halves, takes a quarter of a face and more.
+A brain touches the box at its poles, with less than 0.02; a neck or a head that the field of view
+cuts covers a quarter of a face and more.
 """
 
-COMPONENT = 0.95
-"""Least share of the voxels off the background that hang together in an extracted brain."""
+MINIMUM_CONNECTED = 0.95
+"""Least share of the foreground in its largest component in an extracted brain."""
 
-RIM = 0.06
-"""Least intensity of the outermost layer of an extracted brain, relative to its brightest parts.
+MINIMUM_RIM_INTENSITY = 0.06
+"""Least relative intensity of the outermost layer of an extracted brain.
 
-Cortex has more than 0.2; the air around a head, less than 0.02 where it is not exactly zero.
+Cortex has more than 0.2; the air around a head less than 0.02 where it is not exactly zero.
 """
 
-DIP = 0.03
-"""Largest fall of the intensity from the surface inwards that noise leaves in a brain.
+MAXIMUM_INTENSITY_DIP = 0.03
+"""Largest relative fall of intensity from the surface inwards in an extracted brain, due to noise.
 
-Under the bright scalp a head has dark bone; from its rim inwards a brain becomes brighter.
+In a head there is dark bone under the bright scalp; a brain becomes brighter from its rim inwards.
 """
 
-LAYERS = 20
+N_LAYERS = 20
 """Number of layers between the surface and the deepest point."""
 
-SHELL = 10
-"""Number of the outer layers, in which a scalp and a skull would lie."""
+N_OUTER_LAYERS = 10
+"""Number of outer layers that are examined, where scalp and skull would be."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What speaks for or against an extracted brain.
+    """Criteria by which an extracted brain differs from a head.
 
     Attributes
     ----------
-    background : float
-        Share of the field of view that has the value of the background.
-    border : float
-        Share of a face of the box around the largest piece that this covers, at the most.
-    component : float
-        Share of the foreground that hangs together.
+    background_share : float
+        Share of the field of view that has the background value.
+    face_contact : float
+        Largest share of a face of its bounding box that the largest component covers.
+    connected_share : float
+        Share of the foreground in its largest component.
     volume : float
-        Of that part with its holes filled, in mL.
-    rim : float
-        Median intensity of its outermost layer above the background, relative to its range.
-    dip : float
-        Largest fall of the intensity from the surface inwards, relative to its range.
+        Volume of this component with its holes filled, in mL.
+    rim_intensity : float
+        Median intensity of the outermost layer above the background, relative to the range.
+    intensity_dip : float
+        Largest fall of intensity from the surface inwards, relative to the range.
     """
 
-    background: float
-    border: float
-    component: float
+    background_share: float
+    face_contact: float
+    connected_share: float
     volume: float
-    rim: float
-    dip: float
+    rim_intensity: float
+    intensity_dip: float
 
     @property
-    def objections(self) -> tuple[str, ...]:
-        """What speaks against an extracted brain, in words; nothing does if it is one."""
-        low, high = BRAIN_ML
-        objections = {
-            'no constant background': self.background < BACKGROUND,
-            'it is cut off flat': self.border > BORDER,
-            'it is in pieces': self.component < COMPONENT,
-            f'it has {self.volume:.0f} mL': not low <= self.volume <= high,
-            'there is air around it': self.rim < RIM,
-            'it has a dark layer under a bright one': self.dip > DIP,
+    def failed_criteria(self) -> tuple[str, ...]:
+        """Criteria that an extracted brain would meet and this image does not, in words."""
+        low, high = BRAIN_VOLUME_ML
+        failed = {
+            'it has no constant background': self.background_share < MINIMUM_BACKGROUND,
+            'it is cut off at a plane': self.face_contact > MAXIMUM_FACE_CONTACT,
+            'it is in pieces': self.connected_share < MINIMUM_CONNECTED,
+            f'its volume is {self.volume:.0f} mL': not low <= self.volume <= high,
+            'there is air around it': self.rim_intensity < MINIMUM_RIM_INTENSITY,
+            'it has a dark layer under a bright one': self.intensity_dip > MAXIMUM_INTENSITY_DIP,
         }
-        return tuple(words for words, holds in objections.items() if holds)
+        return tuple(words for words, holds in failed.items() if holds)
 
     @property
     def extracted(self) -> bool:
-        """Whether nothing speaks against an extracted brain."""
-        return not self.objections
+        """True if the image meets every criterion of an extracted brain."""
+        return not self.failed_criteria
 
 
-def examine(data: NDArray[np.floating], grid: VoxelGrid) -> Evidence:
-    """Gather the evidence on whether an image holds an extracted brain.
+def detect_extracted(data: NDArray[np.floating], grid: VoxelGrid) -> Evidence:
+    """Detect whether an image shows an extracted brain.
 
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
-        Finite.
+        Image, finite.
     grid : VoxelGrid
+        Grid of the image.
 
     Returns
     -------
     Evidence
+        The criteria; `Evidence.extracted` is the decision.
     """
     background = background_value(data)
     foreground = data != background
-    small_grid = grid.canonical().resampled(SPACING)
-    small = resample(data, grid, small_grid, interpolation='nearest', default_value=background)
-    pieces = small != background
-    piece = largest_component(pieces)
-    body = fill_holes(piece)
+    coarse_grid = grid.canonical().resampled(EVIDENCE_SPACING_MM)
+    coarse = resample(data, grid, coarse_grid, interpolation='nearest', default_value=background)
+    pieces = coarse != background
+    largest = largest_component(pieces)
+    body = fill_holes(largest)
     box = body[bounding_box(body)] if body.any() else body
-    rim, dip = _rim_and_dip(small - background, body)
+    rim_intensity, intensity_dip = _layer_intensities(coarse - background, body)
     return Evidence(
-        background=1 - float(foreground.mean()),
-        border=max(float(face.mean()) for face in _faces(box)),
-        component=float(piece.sum() / max(1, pieces.sum())),
-        volume=volume_ml(body, small_grid),
-        rim=rim,
-        dip=dip,
+        background_share=1 - float(foreground.mean()),
+        face_contact=max(float(face.mean()) for face in _faces(box)),
+        connected_share=float(largest.sum() / max(1, pieces.sum())),
+        volume=volume_ml(body, coarse_grid),
+        rim_intensity=rim_intensity,
+        intensity_dip=intensity_dip,
     )
 
 
 def background_value(data: NDArray[np.floating]) -> float:
-    """Most frequent value on the faces of the field of view."""
+    """Return the most frequent value on the faces of the field of view."""
     border = np.concatenate([face.ravel() for face in _faces(data)])
     values, counts = np.unique(border, return_counts=True)
     return float(values[counts.argmax()])
 
 
 def _faces(data: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    # Slices, for `take` would copy all of an image whose first axis is the fastest.
+    # Slices: `take` would copy the whole of an image whose first axis is the fastest.
     return (data[(slice(None),) * axis + (end,)] for axis in range(3) for end in (0, -1))
 
 
-def _rim_and_dip(data: NDArray[np.floating], body: Mask) -> tuple[float, float]:
-    """Intensity of the outermost layer, and its largest fall in the layers under it.
+def _layer_intensities(data: NDArray[np.floating], body: Mask) -> tuple[float, float]:
+    """Compute the intensity of the outermost layer and its largest fall in the layers below.
 
-    Taken in the upper half, in storage order RAS, where no face and no neck confuse the layers.
+    Layer k of n = `N_LAYERS` holds the voxels with a depth d under the surface, relative to the
+    deepest point, of (k - 1) / n < d <= k / n. With m_k its median intensity divided by the
+    range of the body (1st to 99th percentile), the results are |m_1| and
+    max_k (max_{j <= k} m_j - m_k) over the outer layers. Only the upper half counts, where
+    neither face nor neck lie between the layers.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        Intensities above the background, in storage order RAS.
+    body : ndarray of bool, shape (X, Y, Z)
+        Largest component without holes.
+
+    Returns
+    -------
+    rim_intensity, intensity_dip : float
+        Both relative to the range; 0 for an empty body.
     """
     depth = ndimage.distance_transform_edt(np.pad(body, 1))[1:-1, 1:-1, 1:-1]
     height = np.arange(body.shape[2])
@@ -159,7 +177,7 @@ def _rim_and_dip(data: NDArray[np.floating], body: Mask) -> tuple[float, float]:
     if not upper.any():
         return 0.0, 0.0
     low, high = np.percentile(data[body], [1, 99])
-    layers = np.ceil(depth[upper] / depth.max() * LAYERS)
-    profile = ndimage.median(data[upper], layers, np.unique(layers)) / max(high - low, 1e-6)
-    shell = np.asarray(profile)[:SHELL]
-    return float(abs(shell[0])), float((np.maximum.accumulate(shell) - shell).max())
+    layers = np.ceil(depth[upper] / depth.max() * N_LAYERS)
+    medians = ndimage.median(data[upper], layers, np.unique(layers)) / max(high - low, 1e-6)
+    outer = np.asarray(medians)[:N_OUTER_LAYERS]
+    return float(abs(outer[0])), float((np.maximum.accumulate(outer) - outer).max())

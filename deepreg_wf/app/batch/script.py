@@ -11,8 +11,8 @@ from pathlib import Path
 
 from deepreg_wf.app.batch.resources import JobResources
 from deepreg_wf.app.batch.slurm import MAX_TASKS, TASK_ID, directives
-from deepreg_wf.bids.entities import write_text
 from deepreg_wf.settings import Settings
+from deepreg_wf.utils.atomic import write_text
 
 FOLDER = Path('logs') / 'batch'
 
