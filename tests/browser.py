@@ -1,4 +1,4 @@
-"""A real Chromium, driven through the pipe of its debugging protocol: no driver to install."""
+"""Chromium, controlled through the pipe of its debugging protocol, which needs no driver."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _OPTIONS = (
 
 
 class Browser:
-    """One page at a time; what it loads and complains about is kept."""
+    """Browser with one page; `requests` are its URLs and `errors` its errors and warnings."""
 
     def __init__(self, width: int = 1400, height: int = 1000) -> None:
         self._width = width
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self._numbers = itertools.count(1)
         self._buffer = b''
         self._profile = tempfile.mkdtemp()
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
-        # The protocol wants its pipes as descriptors 3 and 4, which only a shell can promise.
+        # The protocol expects its pipes as descriptors 3 and 4, which a shell can set up.
         redirect = f'exec "$@" 3<&{to_read} 4>&{to_write}'
         window, profile = f'--window-size={width},{height}', f'--user-data-dir={self._profile}'
         self._process = subprocess.Popen(
@@ -68,9 +68,9 @@ class Browser:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, path: Path, timeout: float = 60) -> None:
-        """Load a file and wait until it, and all that it shows, is there."""
+        """Load a file and wait until the page is complete."""
         self.requests.clear()
-        self.complaints.clear()
+        self.errors.clear()
         self._call('Emulation.clearDeviceMetricsOverride')
         self._call('Page.navigate', url=path.absolute().as_uri())
         end = time.monotonic() + timeout
@@ -79,12 +79,15 @@ class Browser:
             time.sleep(0.05)
 
     def evaluate(self, expression: str) -> Any:
-        """Value of an expression of JavaScript in the page."""
+        """Evaluate a JavaScript expression in the page."""
         answer = self._call('Runtime.evaluate', expression=expression, returnByValue=True)
         return answer['result'].get('value')
 
     def screenshot(self, selector: str = 'body') -> bytes:
-        """Picture, PNG, of an element, all of it in view: what is out of view is not painted."""
+        """Return a PNG image of an element.
+
+        The view is made as high as the page, because the browser paints only what is in view.
+        """
         box = (
             f'(() => {{const box = document.querySelector({json.dumps(selector)})'
             '.getBoundingClientRect(); return {x: box.x + scrollX, y: box.y + scrollY, '
@@ -125,8 +128,8 @@ class Browser:
         if method == 'Network.requestWillBeSent':
             self.requests.append(params['request']['url'])
         elif method == 'Network.loadingFailed':
-            self.complaints.append(params['errorText'])
+            self.errors.append(params['errorText'])
         elif method == 'Log.entryAdded' and params['entry']['level'] in ('error', 'warning'):
-            self.complaints.append(params['entry']['text'])
+            self.errors.append(params['entry']['text'])
         elif method in ('Runtime.consoleAPICalled', 'Runtime.exceptionThrown'):
-            self.complaints.append(json.dumps(params))
+            self.errors.append(json.dumps(params))

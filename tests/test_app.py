@@ -1,4 +1,4 @@
-"""The whole app through the real command line, on a tiny dataset with one bad image."""
+"""The whole app through the command line, on a tiny dataset with one bad image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from safetensors import safe_open
 from scipy import ndimage
 
-from deepreg_wf.checkpoints.find import SHIPPED
+from deepreg_wf.checkpoints.locate import SHIPPED
 from deepreg_wf.spatial import load_image, load_transform, resample
 
 if sys.version_info >= (3, 11):
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 STEM = 'sub-01/anat/sub-01'
 SPACE = 'space-MNI152NLin2009aSym'
-WHOLE_FOLDER = """\
+EXPECTED_FILES = """\
 .bidsignore
 README.md
 dataset_description.json
@@ -79,7 +79,7 @@ sub-02/log/RUN/usage.json
 
 @pytest.fixture(scope='module')
 def run(make_brain, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Two participants, an oblique brain and a truncated file, and what the app made of them."""
+    """Run the app on two participants, an oblique brain and a truncated file."""
     folder = tmp_path_factory.mktemp('app')
     bids = folder / 'bids'
     for label in ('01', '02'):
@@ -108,7 +108,7 @@ def call(bids: Path, out: Path, *options: object) -> subprocess.CompletedProcess
     return subprocess.run([str(word) for word in words], capture_output=True, text=True)
 
 
-def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
+def test_the_good_image_is_processed_and_the_bad_one_reported(run) -> None:
     out, done = run
     assert done.returncode == 1, done.stderr
     with (out / 'failed.tsv').open() as table:
@@ -120,18 +120,18 @@ def test_the_good_one_is_done_and_the_bad_one_told(run) -> None:
     assert 'Traceback' not in done.stdout + done.stderr
 
 
-def test_the_folder_holds_what_was_agreed_and_nothing_else(run) -> None:
-    """Run and crash have names of their own each time; no draft and no lock is left behind."""
+def test_the_output_folder_has_the_documented_files_and_no_others(run) -> None:
+    """Names of runs and crash files differ each time. No temporary file or lock remains."""
     files = [path for path in run[0].rglob('*') if path.is_file()]
     names = [path.relative_to(run[0]).as_posix() for path in files]
     plain = [re.sub(r'/log/[^/]+/', '/log/RUN/', name) for name in names]
     assert sorted(re.sub(r'/crash-[^/]+', '/crash.txt', name) for name in plain) == (
-        WHOLE_FOLDER.split()
+        EXPECTED_FILES.split()
     )
     assert all(path.stat().st_size for path in files)
 
 
-def test_the_transform_makes_the_image_that_was_written(run) -> None:
+def test_the_transform_gives_the_resampled_image(run) -> None:
     out, _ = run
     native, grid = load_image(out / f'{STEM}_desc-preproc_T1w.nii.gz')
     written, target = load_image(out / f'{STEM}_{SPACE}_desc-preproc_T1w.nii.gz')
@@ -140,8 +140,8 @@ def test_the_transform_makes_the_image_that_was_written(run) -> None:
     assert np.abs(again - written).max() < 1e-3 * written.max()
 
 
-def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
-    """The subject is the template, tilted and shifted: the whole transform undoes just that."""
+def test_a_moved_template_is_registered_to_its_place(run) -> None:
+    """The subject is the template, tilted and shifted: the transform must undo exactly that."""
     out, _ = run
     transform = load_transform(out / f'{STEM}_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5')
     tilt = nb.eulerangles.euler2mat(z=0.1)
@@ -151,12 +151,12 @@ def test_a_template_that_was_only_moved_is_found_where_it_is(run) -> None:
     assert error.mean() < 1.0  # a third of a voxel of the image
     qc = json.loads((out / f'{STEM}_{SPACE}_desc-registration_qc.json').read_text())
     assert qc['nonpositive_jacobian_fraction'] == 0
-    # What the affine has brought together already, networks and refinement leave so.
+    # Networks and refinement do not spoil the affine alignment.
     assert qc['correlation_final'] >= qc['correlation_affine'] > 0.9
 
 
-def test_deterministic_means_the_same_bytes_whatever_the_processors(run) -> None:
-    """In a work folder where a run that is not deterministic has been, moreover."""
+def test_deterministic_results_do_not_depend_on_the_processors(run) -> None:
+    """The work folder also holds the results of a run that is not deterministic."""
     out, _ = run
     other, work = out.parent / 'other', out.parent / 'work'
     options = ['-w', work, '--registration-resolution', 4, '--participant-label', '01']
@@ -171,7 +171,7 @@ def test_deterministic_means_the_same_bytes_whatever_the_processors(run) -> None
         assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
 
 
-def test_what_it_was_made_with_lies_beside_the_results(run) -> None:
+def test_software_hardware_and_networks_are_recorded(run) -> None:
     out, _ = run
     (record,) = (out / 'sub-01' / 'log').glob('*/deepreg_wf.toml')
     facts = tomllib.loads(record.read_text())['run']
@@ -188,7 +188,7 @@ def test_what_it_was_made_with_lies_beside_the_results(run) -> None:
 
 @pytest.fixture(scope='module')
 def again(run) -> tuple[Path, np.ndarray]:
-    """The good image once more, with a mask that was made before, to two templates; the mask."""
+    """Register the good image with a precomputed mask to two templates; return also the mask."""
     out, _ = run
     folder = out.parent / 'prep'
     (folder / 'sub-01' / 'anat').mkdir(parents=True)
@@ -216,8 +216,8 @@ def again(run) -> tuple[Path, np.ndarray]:
     return made, smaller
 
 
-def test_what_was_made_before_is_taken(again) -> None:
-    """A mask of another program goes through to the results, and is named as their source."""
+def test_a_precomputed_mask_is_used(again) -> None:
+    """The mask is in the results, and is named as their source."""
     made, smaller = again
     taken = np.asanyarray(nb.load(made / f'{STEM}_desc-brain_mask.nii.gz').dataobj)
     assert np.array_equal(taken > 0, smaller)
@@ -229,7 +229,7 @@ def test_what_was_made_before_is_taken(again) -> None:
 
 
 def test_each_template_has_its_derivatives(again) -> None:
-    """Both registrations of one image, in one folder and on one page."""
+    """Both registrations of an image are in one folder and in one report."""
     made, _ = again
     page = (made / 'sub-01.html').read_text()
     for space in ('MNI152NLin2009aSym', 'Other'):
@@ -240,7 +240,7 @@ def test_each_template_has_its_derivatives(again) -> None:
     assert len(list(made.glob(f'{STEM}_desc-preproc_T1w.nii.gz'))) == 1
 
 
-def test_there_is_a_page_for_both(run) -> None:
+def test_both_participants_have_a_report(run) -> None:
     good, bad = ((run[0] / f'sub-{label}.html').read_text() for label in ('01', '02'))
     assert 'desc-registration_T1w.svg' in good
     assert 'desc-uncertainty_T1w.svg' in good

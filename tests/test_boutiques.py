@@ -1,4 +1,4 @@
-"""What Boutiques is told of the command line."""
+"""The Boutiques descriptor of the command line."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def bosh() -> SimpleNamespace:
     return pytest.importorskip('boutiques.bosh', reason='boutiques is not installed')
 
 
-def test_the_descriptor_is_in_step_with_the_parser() -> None:
+def test_the_descriptor_follows_the_parser() -> None:
     tool = runpy.run_path(str(ROOT / 'tools' / 'descriptor.py'))
     assert DESCRIPTOR.read_text(encoding='utf-8') == tool['render'](), (
-        'boutiques.json is not what the parser says; run: python tools/descriptor.py'
+        'boutiques.json is out of date; run: python tools/descriptor.py'
     )
 
 
@@ -37,8 +37,8 @@ def test_the_descriptor_is_valid(bosh: SimpleNamespace) -> None:
     assert json.loads(DESCRIPTOR.read_text(encoding='utf-8'))['tool-version'] == __version__
 
 
-def test_every_argument_that_boutiques_makes_up_is_known(bosh: SimpleNamespace) -> None:
-    """Every input is given at once, with random values in its range."""
+def test_every_argument_that_boutiques_generates_is_parsed(bosh: SimpleNamespace) -> None:
+    """All inputs are given at once, with random values in their ranges."""
     random.seed(0)
     whole = json.loads(bosh.example('--complete', str(DESCRIPTOR)))
     other = {**whole, 'template': 'template.nii.gz'}
@@ -52,7 +52,7 @@ def test_every_argument_that_boutiques_makes_up_is_known(bosh: SimpleNamespace) 
     assert given == {first_long(names) for names in options if names} - NOT_INPUTS
 
 
-def test_an_invocation_means_what_it_says(bosh: SimpleNamespace, tmp_path: Path) -> None:
+def test_an_invocation_gives_the_settings(bosh: SimpleNamespace, tmp_path: Path) -> None:
     invocation = {
         'bids_dir': str(tmp_path / 'a dataset'),
         'output_dir': str(tmp_path / 'out'),
@@ -75,7 +75,7 @@ def test_an_invocation_means_what_it_says(bosh: SimpleNamespace, tmp_path: Path)
     assert settings.execution.verbose == 1
 
 
-def test_boutiques_refuses_what_the_settings_refuse(bosh: SimpleNamespace) -> None:
+def test_boutiques_rejects_values_out_of_range(bosh: SimpleNamespace) -> None:
     from boutiques.invocationSchemaHandler import InvocationValidationError
 
     invocation = {'bids_dir': '/data', 'output_dir': '/out', 'analysis_level': 'participant'}
@@ -88,7 +88,7 @@ def first_long(names: list[str]) -> str:
 
 
 def simulate(bosh: SimpleNamespace, invocation: dict[str, object]) -> list[str]:
-    """Words of the command line that Boutiques makes of an invocation, without the program."""
+    """Return the arguments that Boutiques makes of an invocation."""
     done = bosh.execute('simulate', str(DESCRIPTOR), '-i', json.dumps(invocation))
     program, *words = shlex.split(str(done.shell_command))
     assert program == 'deepreg_wf'

@@ -400,7 +400,7 @@ def test_dots_are_placed_on_a_linear_scale() -> None:
 def test_browser_opens_the_page(done: Path) -> None:
     with Browser() as browser:
         browser.open(done / 'group.html')
-        assert browser.complaints == []
+        assert browser.errors == []
         assert all(url.startswith(('file:', 'data:')) for url in browser.requests)
         assert sum(url.endswith('.svg') for url in browser.requests) == 7
 

@@ -1,4 +1,4 @@
-"""The images of a call are found as asked, and a call that cannot work is refused beforehand."""
+"""Selection of images, and rejection of unusable calls before anything runs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_all_images_of_all_participants_are_found(tmp_path):
         ({'session_label': ('pre', 'post')}, {'01': 3, '02': 1}),
     ],
 )
-def test_labels_select(tmp_path, options, expected):
+def test_labels_select_images(tmp_path, options, expected):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     found = names(find_inputs(select(root, **options)))
     for label, wanted in expected.items():
@@ -94,7 +94,7 @@ def test_labels_select(tmp_path, options, expected):
         ({'bold': {'task': 'rest'}}, 4),
     ],
 )
-def test_filters_are_those_of_fmriprep(tmp_path, filters, count):
+def test_filters_work_as_in_fmriprep(tmp_path, filters, count):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     file = tmp_path / 'filters.json'
     file.write_text(json.dumps(filters))
@@ -112,7 +112,7 @@ def test_filters_are_those_of_fmriprep(tmp_path, filters, count):
         ('{"t1w": {"session": "none"}}', 'under the filters of filters.json'),
     ],
 )
-def test_filters_that_are_none_are_refused(tmp_path, text, words):
+def test_invalid_filters_are_rejected(tmp_path, text, words):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     file = tmp_path / 'filters.json'
     file.write_text(text)
@@ -121,7 +121,7 @@ def test_filters_that_are_none_are_refused(tmp_path, text, words):
     assert words in str(caught.value)
 
 
-def test_participants_without_an_image_are_told(tmp_path):
+def test_participants_without_an_image_are_listed(tmp_path):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     (root / 'sub-03' / 'anat').mkdir(parents=True)
     assert find_inputs(select(root)).without_t1w == ('03',)
@@ -130,14 +130,14 @@ def test_participants_without_an_image_are_told(tmp_path):
         find_inputs(select(root, participant_label=('03',)))
 
 
-def test_an_unknown_participant_is_answered_with_those_there_are(tmp_path):
+def test_the_error_for_an_unknown_participant_lists_the_known_ones(tmp_path):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     with pytest.raises(InputError, match='no participant 99, 98 in .* it has 01, 02') as caught:
         find_inputs(select(root, participant_label=('99', '01', '98')))
     assert '\n' not in str(caught.value)
 
 
-def test_many_participants_make_no_endless_sentence(tmp_path):
+def test_the_list_of_participants_is_shortened(tmp_path):
     root = make_dataset(tmp_path / 'bids', 'sub-x/anat/sub-x_T1w.nii')
     for number in range(200):
         (root / f'sub-{number:03d}').mkdir()
@@ -153,7 +153,7 @@ def test_many_participants_make_no_endless_sentence(tmp_path):
         ('sub-01/ses-a/anat/sub-01_ses-a_T1w.nii', 'sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz'),
     ],
 )
-def test_two_images_for_one_name_are_refused(tmp_path, twins):
+def test_two_images_with_derivatives_of_the_same_name_are_rejected(tmp_path, twins):
     root = make_dataset(tmp_path / 'bids', *twins)
     with pytest.raises(InputError, match='rename or leave out one') as caught:
         find_inputs(select(root))
@@ -161,7 +161,7 @@ def test_two_images_for_one_name_are_refused(tmp_path, twins):
 
 
 @pytest.mark.parametrize('ending', ['_label-lesion_roi.nii.gz', '_T1w_label-lesion_roi.nii'])
-def test_the_mask_of_a_lesion_belongs_to_the_image_with_its_entities(tmp_path, ending):
+def test_a_lesion_mask_belongs_to_the_image_with_the_same_entities(tmp_path, ending):
     images = ('sub-01/anat/sub-01_acq-a', 'sub-01/anat/sub-01_acq-b')
     root = make_dataset(tmp_path, *(f'{image}_T1w.nii.gz' for image in images))
     (root / f'{images[1]}{ending}').touch()
@@ -171,14 +171,14 @@ def test_the_mask_of_a_lesion_belongs_to_the_image_with_its_entities(tmp_path, e
     assert found.lesions == {root / f'{images[1]}_T1w.nii.gz': root / f'{images[1]}{ending}'}
 
 
-def test_names_are_checked_unless_asked_not_to(tmp_path):
+def test_names_are_validated_unless_validation_is_skipped(tmp_path):
     root = make_dataset(tmp_path / 'bids', 'sub-01/anat/sub-01_run-1_acq-fast_T1w.nii.gz')
     with pytest.raises(InputError, match='not a name that BIDS allows'):
         find_inputs(select(root))
     assert find_inputs(select(root, skip_bids_validation=True)).images
 
 
-def test_a_database_is_made_used_and_not_taken_for_another_dataset(tmp_path):
+def test_a_database_is_made_and_used_for_its_own_dataset_only(tmp_path):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     database = tmp_path / 'db'
     first = find_inputs(select(root, participant_label=('02',), bids_database_dir=database))
@@ -186,13 +186,13 @@ def test_a_database_is_made_used_and_not_taken_for_another_dataset(tmp_path):
     (root / 'sub-01' / 'ses-pre' / 'anat' / 'sub-01_ses-pre_acq-new_T1w.nii.gz').touch()
     again = find_inputs(select(root, bids_database_dir=database))
     assert len(first.images) == 1
-    assert len(again.images) == 4, 'all participants, and nothing newer, is in the database'
+    assert len(again.images) == 4, 'the database has all participants, and no image added later'
     other = make_dataset(tmp_path / 'other', *TWO_SESSIONS)
     with pytest.raises(InputError, match='a database of another dataset'):
         find_inputs(select(other, bids_database_dir=database))
 
 
-def test_a_dataset_behind_a_link_is_read_under_the_name_of_the_link(tmp_path):
+def test_images_of_a_linked_dataset_keep_the_path_of_the_link(tmp_path):
     root = make_dataset(tmp_path / 'store' / 'bids', *TWO_SESSIONS)
     link = tmp_path / 'link'
     link.symlink_to(root)
@@ -207,7 +207,7 @@ def test_a_dataset_behind_a_link_is_read_under_the_name_of_the_link(tmp_path):
         (3, 'not valid JSON'),
     ],
 )
-def test_the_description_is_checked_unless_asked_not_to(tmp_path, description, words):
+def test_the_description_is_validated_unless_validation_is_skipped(tmp_path, description, words):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS, description=description)
     with pytest.raises(InputError, match=SENTENCE) as caught:
         check_folders(settings_of(root, tmp_path / 'out'))
@@ -215,7 +215,7 @@ def test_the_description_is_checked_unless_asked_not_to(tmp_path, description, w
     check_folders(settings_of(root, tmp_path / 'out', skip_bids_validation=True))
 
 
-def test_a_folder_without_description_is_no_dataset(tmp_path):
+def test_a_folder_without_a_description_is_rejected(tmp_path):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     (root / 'dataset_description.json').unlink()
     with pytest.raises(InputError, match='not a BIDS dataset'):
@@ -234,7 +234,7 @@ def test_a_folder_without_description_is_no_dataset(tmp_path):
         ('bids/sub-01/derivatives/x', 'outside of its derivatives'),
     ],
 )
-def test_nothing_is_written_over_the_input(tmp_path, output, words):
+def test_output_folders_that_overlap_the_dataset_are_rejected(tmp_path, output, words):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     (tmp_path / 'link').symlink_to(root)
     before = sorted(tmp_path.rglob('*'))
@@ -245,12 +245,12 @@ def test_nothing_is_written_over_the_input(tmp_path, output, words):
 
 
 @pytest.mark.parametrize('output', ['out', 'bids/derivatives/ours', 'bids-out', 'bids2/sub-01'])
-def test_the_output_may_be_elsewhere_or_among_the_derivatives(tmp_path, output):
+def test_output_folders_elsewhere_or_in_the_derivatives_are_accepted(tmp_path, output):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     check_folders(settings_of(root, tmp_path / output))
 
 
-def test_the_work_folder_stays_out_of_the_input(tmp_path):
+def test_a_work_folder_in_the_dataset_is_rejected(tmp_path):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     with pytest.raises(InputError, match='the work folder lies in the input folder'):
         check_folders(settings_of(root, tmp_path / 'out', work_dir=root / 'work'))
@@ -258,13 +258,13 @@ def test_the_work_folder_stays_out_of_the_input(tmp_path):
 
 
 @pytest.mark.parametrize('option', ['bids_filter_file', 'use_plugin'])
-def test_files_that_are_named_are_there(tmp_path, option):
+def test_missing_files_are_rejected(tmp_path, option):
     root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
     with pytest.raises(InputError, match='absent: no such file'):
         check_folders(settings_of(root, tmp_path / 'out', **{option: tmp_path / 'absent'}))
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_rejected(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match='cannot be written'):
         make_writable(tmp_path / 'file' / 'out')
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert list((tmp_path / 'new' / 'out').iterdir()) == []
 
 
-def test_real_datasets_are_found(shared_data):
+def test_images_of_real_datasets_are_found(shared_data):
     inputs = find_inputs(select(shared_data / 'ds002748', participant_label=('01', '02')))
     assert names(inputs) == {'01': ['sub-01_T1w.nii.gz'], '02': ['sub-02_T1w.nii.gz']}
     assert len(find_inputs(select(shared_data / 'heads')).images) == 3

@@ -33,8 +33,8 @@ NEEDED = [
 
 @pytest.mark.parametrize('python', ['3.10', '3.11', '3.12', '3.13'])
 @pytest.mark.parametrize('needed', NEEDED, ids=lambda needed: needed.name)
-def test_what_is_needed_is_pinned_once(needed: Requirement, python: str) -> None:
-    """To one version, which the package allows, on each Python that it supports."""
+def test_dependencies_are_pinned_once(needed: Requirement, python: str) -> None:
+    """Each dependency has one pinned version, which the package allows, on each Python."""
     environment = {'python_version': python}
     if needed.marker and not needed.marker.evaluate(environment):
         return
@@ -50,7 +50,7 @@ def test_what_is_needed_is_pinned_once(needed: Requirement, python: str) -> None
     assert needed.specifier.contains(pin.version)
 
 
-def test_the_version_is_told_alike() -> None:
+def test_all_files_give_the_same_version() -> None:
     citation = (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
     assert re.search(r'^version: (.+)$', citation, re.M).group(1) == __version__
     assert f'## {__version__}' in (ROOT / 'CHANGES.md').read_text(encoding='utf-8')

@@ -593,7 +593,7 @@ def test_page_without_any_figure(tmp_path):
 def test_browser_opens_the_page_and_the_animation_runs(output):
     with Browser() as browser:
         browser.open(output / 'sub-01.html')
-        assert browser.complaints == []
+        assert browser.errors == []
         assert all(url.startswith(('file:', 'data:')) for url in browser.requests)
         assert sum(url.endswith('.svg') for url in browser.requests) == 6
         assert browser.evaluate('document.documentElement.scrollWidth <= innerWidth')

@@ -1,4 +1,4 @@
-"""What clusters do to a run, really done to it: it is killed, starved, shut out and doubled."""
+"""Runs that are killed, run out of disk or memory, lack permissions, or run side by side."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ QUICK = (
     *('--level', 'minimal', '--affine-method', 'classical', '--omp-nthreads', 1),
 )
 T1W = 'sub-{0}/anat/sub-{0}_T1w.nii.gz'
-PATIENCE = 240.0
+TIMEOUT = 240.0
 
 
 def write_subject(folder: Path, label: str, brain: nb.Nifti1Image) -> None:
-    """A raw image, and its mask and its corrected image as another program made them."""
+    """Write a raw image, and its mask and its corrected image as derivatives."""
     for dataset in ('bids', 'prep'):
         (folder / dataset / f'sub-{label}' / 'anat').mkdir(parents=True)
     stem = f'sub-{label}/anat/sub-{label}'
@@ -44,7 +44,7 @@ def write_subject(folder: Path, label: str, brain: nb.Nifti1Image) -> None:
 
 @pytest.fixture(scope='module')
 def dataset(make_brain, tmp_path_factory) -> Path:
-    """Two participants, two more who come to harm, and the template of their registration."""
+    """Dataset of two participants, two more whose images are damaged by tests, and a template."""
     folder = tmp_path_factory.mktemp('dataset')
     for number, label in enumerate(('01', '02'), start=1):
         write_subject(folder, label, make_brain(seed=number))
@@ -59,7 +59,7 @@ def dataset(make_brain, tmp_path_factory) -> Path:
 
 
 class Run:
-    """A call of the command line in a group of processes of its own."""
+    """Call of the command line in its own group of processes."""
 
     def __init__(self, dataset: Path, out: Path, work: Path, *words: object, **popen) -> None:
         call = [dataset / 'bids', out, 'participant', '-w', work, '-d', f'x={dataset / "prep"}']
@@ -75,22 +75,22 @@ class Run:
         )
 
     def wait(self) -> Run:
-        """See it to its end."""
-        self.out, self.err = self.process.communicate(timeout=PATIENCE)
+        """Wait for its end."""
+        self.out, self.err = self.process.communicate(timeout=TIMEOUT)
         self.status = self.process.returncode
         assert 'Traceback' not in self.out + self.err
         return self
 
-    def kill_when(self, there: Callable[[], object], whom: Callable = os.killpg) -> None:
-        """Kill it as soon as something is there, all of it or its master alone."""
-        end = time.monotonic() + PATIENCE
-        while not there():
+    def kill_when(self, condition: Callable[[], object], kill: Callable = os.killpg) -> None:
+        """Kill all its processes, or its main process alone, as soon as a condition holds."""
+        end = time.monotonic() + TIMEOUT
+        while not condition():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < end
             time.sleep(0.01)
-        whom(self.process.pid, signal.SIGKILL)
+        kill(self.process.pid, signal.SIGKILL)
         self.process.communicate()
-        while True:  # workers leave with their master
+        while True:  # workers end after the main process
             try:
                 os.killpg(self.process.pid, 0)
             except ProcessLookupError:
@@ -101,7 +101,7 @@ class Run:
 
 @pytest.fixture(scope='module')
 def whole(dataset, tmp_path_factory) -> Path:
-    """What undisturbed runs give: folders ``out`` and ``work``."""
+    """Return the folder with the ``out`` and ``work`` of undisturbed runs."""
     folder = tmp_path_factory.mktemp('whole')
     words = ('--nprocs', 2, '--participant-label', '01', '02')
     done = Run(dataset, folder / 'out', folder / 'work', *words).wait()
@@ -110,7 +110,7 @@ def whole(dataset, tmp_path_factory) -> Path:
 
 
 def derivatives(out: Path, *labels: str) -> dict[str, bytes]:
-    """Content of all that is under a final name for these participants."""
+    """Read all derivatives and figures of these participants."""
     files = [path for label in labels for path in (out / f'sub-{label}').rglob('*.*')]
     return {
         str(path.relative_to(out)): path.read_bytes()
@@ -120,21 +120,21 @@ def derivatives(out: Path, *labels: str) -> dict[str, bytes]:
 
 
 def assert_same(out: Path, whole: Path, *labels: str) -> None:
-    """All derivatives of these participants are there and whole, and nothing else is."""
+    """Check that all derivatives of these participants are complete, and nothing else exists."""
     assert_whole(out, whole, *labels)
     assert derivatives(out, *labels).keys() == derivatives(whole / 'out', *labels).keys()
     assert not list(out.rglob('.tmp-*'))
 
 
 def assert_whole(out: Path, whole: Path, *labels: str) -> None:
-    """What is there of these participants is as it should be, to the byte."""
+    """Check that the derivatives that exist of these participants are right to the byte."""
     expected = derivatives(whole / 'out', *labels)
     for name, content in derivatives(out, *labels).items():
         assert content == expected[name], name
 
 
 def finished_steps(work: Path) -> dict[Path, int]:
-    """When the steps that Nipype takes for finished were done; those that store always run."""
+    """Return when finished steps were done; steps that store derivatives always run."""
     results = work.rglob('result_*.pklz')
     return {
         path: path.stat().st_mtime_ns
@@ -144,17 +144,17 @@ def finished_steps(work: Path) -> dict[Path, int]:
     }
 
 
-def test_killed_at_any_moment_it_goes_on_from_there(dataset, whole, tmp_path):
+def test_a_killed_run_continues_where_it_was(dataset, whole, tmp_path):
     out, work = tmp_path / 'out', tmp_path / 'work'
     moments = {
         'early': lambda: list(work.rglob('_node.pklz')),
-        'in the middle': lambda: list(work.rglob('predict*/result_*.pklz')),
-        'while it writes': lambda: list(out.rglob('anat/*.h5')) or list(out.rglob('.tmp-*h5')),
+        'middle': lambda: list(work.rglob('predict*/result_*.pklz')),
+        'while writing': lambda: list(out.rglob('anat/*.h5')) or list(out.rglob('.tmp-*h5')),
     }
-    whom = (os.killpg, os.kill, os.killpg)
+    kills = (os.killpg, os.kill, os.killpg)
     kept: dict[Path, int] = {}
-    for moment, who in zip(moments.values(), whom, strict=True):
-        Run(dataset, out, work, '--participant-label', '01').kill_when(moment, who)
+    for moment, kill in zip(moments.values(), kills, strict=True):
+        Run(dataset, out, work, '--participant-label', '01').kill_when(moment, kill)
         assert_whole(out, whole, '01')
         done = finished_steps(work)
         assert kept.items() <= done.items()
@@ -195,9 +195,7 @@ def test_runs_share_folders_but_not_a_participant(dataset, whole, tmp_path):
     assert not (out / 'failed.tsv').exists()
 
 
-def test_whole_steps_are_not_taken_for_damaged_ones_and_others_are_done_again(
-    dataset, whole, tmp_path
-):
+def test_only_damaged_steps_are_run_again(dataset, whole, tmp_path):
     assert not list(find_damaged_steps(whole / 'work'))
     out, work = tmp_path / 'out', whole / 'work'
     before = finished_steps(work)
@@ -214,16 +212,17 @@ def test_whole_steps_are_not_taken_for_damaged_ones_and_others_are_done_again(
 
 
 def grow(disk: Path) -> None:
+    """Make room on a disk."""
     subprocess.run(['mount', '-o', 'remount,size=100m', str(disk)], check=True)
 
 
 def sentences(text: str) -> dict[str, str]:
-    """What is said of each image."""
+    """Find the sentence printed for each image."""
     return dict(re.findall(r'^\[(sub-\w+)\] (.*)$', text, re.MULTILINE))
 
 
 @pytest.mark.parametrize('folder', ['out', 'work'])
-def test_a_full_disk_is_told_and_nothing_is_half_written(
+def test_a_full_disk_is_reported_and_no_file_is_partial(
     dataset, whole, tmp_path, small_disk, folder
 ):
     out = small_disk / 'out' if folder == 'out' else tmp_path / 'out'
@@ -240,7 +239,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(
     assert_same(out, whole, '01')
 
 
-def test_files_that_may_not_grow_are_told_like_a_full_disk(dataset, whole, tmp_path):
+def test_a_limit_on_file_sizes_is_reported_as_a_full_disk(dataset, whole, tmp_path):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
@@ -248,23 +247,25 @@ def test_files_that_may_not_grow_are_told_like_a_full_disk(dataset, whole, tmp_p
     words = ('--participant-label', '01', '02')
     full = Run(dataset, out, work, *words, preexec_fn=limit).wait()
     assert full.status == 1
-    assert all('the disk is full' in said for said in sentences(full.err).values()), full.err
+    assert all('the disk is full' in sentence for sentence in sentences(full.err).values()), (
+        full.err
+    )
     assert sentences(full.err).keys() == {'sub-01', 'sub-02'}
     assert_whole(out, whole, '01', '02')
 
 
 def bound_by_permissions() -> list[str]:
-    """Words that make a command heed permissions, which root does not."""
+    """Return the words that make a command of root respect permissions."""
     if os.geteuid():
         return []
     without = '-dac_override,-dac_read_search'
     words = ['setpriv', '--bounding-set', without, '--inh-caps', without]
     if subprocess.run([*words, 'true'], capture_output=True).returncode:
-        pytest.skip('root heeds no permissions, and cannot be made to here')
+        pytest.skip('root ignores permissions here')
     return words
 
 
-def test_closed_files_and_folders_stop_nothing_else(dataset, whole, tmp_path):
+def test_unreadable_files_and_folders_stop_only_their_participants(dataset, whole, tmp_path):
     before, out = bound_by_permissions(), tmp_path / 'out'
     image, closed = dataset / f'bids/{T1W.format("03")}', dataset / 'bids/sub-04/anat'
     folders = [path for path in (dataset / 'bids').rglob('*') if path.is_dir()]
@@ -280,15 +281,15 @@ def test_closed_files_and_folders_stop_nothing_else(dataset, whole, tmp_path):
         for path, mode in modes.items():
             path.chmod(mode)
     assert done.status == 1
-    said = sentences(done.err)
-    assert said.keys() == {'sub-03', 'sub-04'}
-    assert str(image) in said['sub-03']
-    assert said['sub-04'] == f'{closed}: the folder may not be read; change its permissions.'
-    assert all('permission' in sentence.lower() for sentence in said.values())
+    printed = sentences(done.err)
+    assert printed.keys() == {'sub-03', 'sub-04'}
+    assert str(image) in printed['sub-03']
+    assert printed['sub-04'] == f'{closed}: the folder may not be read; change its permissions.'
+    assert all('permission' in sentence.lower() for sentence in printed.values())
     assert_same(out, whole, '01')
 
 
-def test_an_image_that_memory_does_not_suffice_for_stops_nothing_else(dataset, whole, tmp_path):
+def test_an_image_too_large_for_the_memory_stops_only_its_participant(dataset, whole, tmp_path):
     needed = 'import torch, ants, nipype; print(open("/proc/self/status").read())'
     status = subprocess.run([sys.executable, '-c', needed], capture_output=True, text=True).stdout
     enough = 1024 * int(re.search(r'VmPeak:\s*(\d+) kB', status)[1]) + 2**30

@@ -1,4 +1,4 @@
-"""Writer of boutiques.json, the description of the command line for Boutiques platforms.
+"""Write boutiques.json, the description of the command line for Boutiques platforms.
 
 python tools/descriptor.py
 """
@@ -16,16 +16,16 @@ from deepreg_wf.cli.parser import build_parser
 from deepreg_wf.settings import limits_of
 
 TARGET = Path(__file__).resolve().parents[1] / 'boutiques.json'
-MADE_IF_MISSING = {'output_dir', 'work_dir', 'bids_database_dir'}
-"""Folders that need not be there; to Boutiques, a File is."""
+CREATED_FOLDERS = {'output_dir', 'work_dir', 'bids_database_dir'}
+"""Folders that need not exist; Boutiques requires that a File exists."""
 
 MEMORY = 'mem_mb'
-"""A number that the command line takes with a unit, too."""
+"""Number that the command line also accepts with a unit."""
 
 ERROR_CODES = {
     SOME_FAILED: 'Some subjects failed; failed.tsv says which and why, the others are complete.',
-    UNUSABLE: 'The call, or all of its input, is unusable.',
-    INTERRUPTED: 'Interrupted; the same call goes on from there.',
+    UNUSABLE: 'The call, or all of its input, cannot be used.',
+    INTERRUPTED: 'Interrupted; the same call continues from there.',
 }
 
 
@@ -34,14 +34,13 @@ def describe(parser: argparse.ArgumentParser) -> dict[str, Any]:
 
     Parameters
     ----------
-    parser
-        Of the command line.
+    parser : argparse.ArgumentParser
+        Parser of the command line.
 
     Returns
     -------
     dict
         Descriptor in version 0.5 of the schema of Boutiques.
-
     """
     inputs = [
         describe_input(action)
@@ -61,7 +60,7 @@ def describe(parser: argparse.ArgumentParser) -> dict[str, Any]:
             'entrypoint': True,
         },
         'inputs': inputs,
-        'groups': [describe_rivals(group) for group in parser._mutually_exclusive_groups],
+        'groups': [describe_exclusive_group(group) for group in parser._mutually_exclusive_groups],
         'output-files': [
             {
                 'id': 'output',
@@ -82,14 +81,13 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
 
     Parameters
     ----------
-    action
-        What the parser knows of it.
+    action : argparse.Action
+        Argument of the parser.
 
     Returns
     -------
     dict
         An item of the ``inputs``.
-
     """
     name = name_of(action)
     item: dict[str, Any] = {
@@ -133,11 +131,11 @@ def describe_value(action: argparse.Action) -> dict[str, Any]:
             'minimum': low,
             **({} if high == float('inf') else {'maximum': high}),
         }
-    is_there = action.type is Path and action.dest not in MADE_IF_MISSING
-    return {'type': 'File' if is_there else 'String'}
+    must_exist = action.type is Path and action.dest not in CREATED_FOLDERS
+    return {'type': 'File' if must_exist else 'String'}
 
 
-def describe_rivals(group: argparse._MutuallyExclusiveGroup) -> dict[str, Any]:
+def describe_exclusive_group(group: argparse._MutuallyExclusiveGroup) -> dict[str, Any]:
     """Describe mutually exclusive arguments."""
     members = [name_of(action) for action in group._group_actions]
     return {

@@ -1,1 +1,1 @@
-"""One call of the BIDS-App: from settings to an exit status."""
+"""One call of the BIDS App: from its settings to its exit status."""

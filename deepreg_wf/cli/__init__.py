@@ -1,1 +1,1 @@
-"""The command line: the one place that knows argparse, logging and exit statuses."""
+"""The command line: parsers of arguments, and the handling of errors."""

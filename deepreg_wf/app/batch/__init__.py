@@ -1,1 +1,1 @@
-"""A cohort as an array of cluster jobs, one participant per task."""
+"""A cohort as an array of SLURM jobs, one participant per task."""
