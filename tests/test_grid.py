@@ -120,8 +120,6 @@ def test_equal_grids_are_equal_and_hash_alike() -> None:
 def test_invalid_shapes_and_affines_are_refused(
     shape: tuple[int, ...], affine: np.ndarray
 ) -> None:
-    shape: tuple[int, ...], affine: np.ndarray
-) -> None:
     with pytest.raises(ValueError, match=r'grid|affine'):
         VoxelGrid(shape, affine)
 
