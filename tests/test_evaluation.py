@@ -73,7 +73,7 @@ def test_identity_gives_a_dice_of_one() -> None:
 
 @pytest.mark.parametrize('grid', [GRID, SKEW], ids=['upright', 'oblique'])
 def test_shift_by_voxels_gives_the_overlap_computed_by_hand(grid: VoxelGrid) -> None:
-    """By 2 of 8 voxels along one axis, and 1 of 6 along another: 6 x 5 of 8 x 6 remain."""
+    """Shifts by 2 of 8 and 1 of 6 voxels leave an overlap of 6 x 5 voxels."""
     mapping = TransformChain([shift(2, -1, 0, grid=grid)])
     first, second = label_overlaps(boxes(grid), grid, boxes(grid), grid, mapping)
     assert first.dice == first.target_overlap == pytest.approx(6 * 5 / (8 * 6))
@@ -145,7 +145,8 @@ def test_jacobian_of_an_affine_is_constant(
 def test_jacobian_does_not_depend_on_the_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = jacobian_determinant(TransformChain([warped(SKEW)]), SKEW)
     monkeypatch.setattr(maps, '_SLAB_VOXELS', 1)
-    assert np.allclose(jacobian_determinant(TransformChain([warped(SKEW)]), SKEW), whole, rtol=1e-12)
+    in_slabs = jacobian_determinant(TransformChain([warped(SKEW)]), SKEW)
+    assert np.allclose(in_slabs, whole, rtol=1e-12)
 
 
 def test_jacobian_of_a_field_agrees_with_its_formula() -> None:
@@ -201,7 +202,8 @@ def test_inverse_error_is_the_error_of_interpolation() -> None:
     inner = GRID.to_mm(np.argwhere(boxes()))
     error = inverse_error(TransformChain([forward]), TransformChain([backward]), inner)
     assert error.max() < 0.05
-    assert np.median(inverse_error(TransformChain([forward]), TransformChain([forward]), inner)) > 1
+    wrong = inverse_error(TransformChain([forward]), TransformChain([forward]), inner)
+    assert np.median(wrong) > 1
 
 
 def test_affine_and_its_inverse_cancel(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def ants_files(folder: Path) -> list[str]:
 
 
 def test_chain_has_the_order_of_ants(tmp_path: Path) -> None:
-    """The affine is applied to the image first: a point meets the field first."""
+    """The affine is applied to an image first, and the field to a point first."""
     mapping = load_map([TransformFile(tmp_path / name) for name in ants_files(tmp_path)])
     points = SKEW.points().reshape(-1, 3)[::7]
     expected = Transform(affine=AFFINE).map_points(warped(SKEW).map_points(points))
@@ -279,7 +281,7 @@ def test_composite_of_several_transforms_is_read(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Folder with labels, a shift by two voxels and what undoes it."""
+    """Folder with labels and a shift by two voxels."""
     save_image(tmp_path / 'moving.nii.gz', boxes(), GRID, np.int16)
     save_image(tmp_path / 'fixed.nii.gz', boxes(), GRID, np.int16)
     save_affine(tmp_path / 'shift.txt', shift(2, 0, 0).affine)

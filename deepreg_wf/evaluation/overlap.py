@@ -96,7 +96,11 @@ def read_labels(
 
 
 def label_overlaps(
-    moving: Labels, moving_grid: VoxelGrid, fixed: Labels, fixed_grid: VoxelGrid, mapping: TransformChain
+    moving: Labels,
+    moving_grid: VoxelGrid,
+    fixed: Labels,
+    fixed_grid: VoxelGrid,
+    mapping: TransformChain,
 ) -> list[Overlap]:
     """Compare two images of labels; the moving one is resampled by nearest neighbour.
 

@@ -63,7 +63,9 @@ class MomentumStatistics:
     """
 
     def __init__(self, metric: Metric) -> None:
-        self._lattice = Lattice.around(metric, spacing=coarsest_spacing(metric, MATCHING_GAIN_CUTOFF))
+        self._lattice = Lattice.around(
+            metric, spacing=coarsest_spacing(metric, MATCHING_GAIN_CUTOFF)
+        )
         self._root = self._lattice.metric.square_root
         # The inner product is an integral: this factor makes squared lengths of rows energies.
         self._unit = math.sqrt(self._lattice.metric.voxel_volume)
