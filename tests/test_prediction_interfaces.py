@@ -1,4 +1,4 @@
-"""The interfaces of the networks, and the weights that they are given."""
+"""Tests of the interfaces of the networks, and of the weights files that they take."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from deepreg_wf.spatial import VoxelGrid, load_image, load_vector, save_image
 
 @pytest.fixture(scope='module')
 def pair(make_brain, tmp_path_factory) -> dict[str, Path]:
-    """A brain, and the same one stretched by a smooth map of some millimetres."""
+    """Write a brain, and the same deformed by a smooth map of some millimetres."""
     folder = tmp_path_factory.mktemp('pair')
     image = make_brain((56, 64, 56), (3.0, 3.0, 3.0))
-    # Of 2 mm, two of which make up the blocks of the networks.
+    # Of 2 mm, which divides the coarse grid of the networks.
     grid = VoxelGrid(image.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
     data = torch.from_numpy(image.get_fdata(dtype=np.float32))
     x, y, _ = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in data.shape), indexing='ij')
@@ -45,7 +45,7 @@ def inputs(pair, tmp_path, monkeypatch) -> dict[str, Path]:
 
 
 def similarity(momentum: str | None, pair: dict[str, Path]) -> float:
-    """Correlation of the images where the fixed one is, once a momentum has been shot."""
+    """Return the correlation inside the fixed brain after shooting a momentum."""
     moving, grid = load_image(pair['moving'])
     fixed, _ = load_image(pair['fixed'])
     warped = normalise(torch.from_numpy(moving))
@@ -58,8 +58,8 @@ def similarity(momentum: str | None, pair: dict[str, Path]) -> float:
     return diagnostics.correlation(warped[inside], torch.from_numpy(fixed)[inside])
 
 
-def test_the_networks_that_come_along_bring_images_together(pair, inputs) -> None:
-    """Images of a kind that they have never seen: what they do is register, not remember."""
+def test_shipped_networks_register_images(pair, inputs) -> None:
+    """On images unlike their training data."""
     weights = find_weights(momentum='predict+correct')
     predicted = PredictMomentum(weights=weights.prediction, **inputs).run().outputs
     correction = CorrectMomentum(weights=weights.correction, momentum=predicted.momentum, **inputs)
@@ -69,7 +69,7 @@ def test_the_networks_that_come_along_bring_images_together(pair, inputs) -> Non
     assert corrected.metric == predicted.metric == describe_weights(weights.prediction)['metric']
 
 
-def test_the_uncertainty_is_in_millimetres_and_lies_where_the_brain_is(pair, inputs) -> None:
+def test_uncertainty_is_in_millimetres_and_largest_in_the_brain(pair, inputs) -> None:
     weights = find_weights(momentum='predict', uncertainty=3)
     found = TransformUncertainty(weights=weights.probabilistic, samples=3, seed=1, **inputs).run()
     deviation, grid = load_image(found.outputs.uncertainty)
@@ -80,7 +80,7 @@ def test_the_uncertainty_is_in_millimetres_and_lies_where_the_brain_is(pair, inp
     assert deviation[:3].mean() < deviation[moving > 0].mean()
 
 
-def test_a_refusal_names_the_file(pair, inputs, tmp_path) -> None:
+def test_errors_name_the_file(pair, inputs, tmp_path) -> None:
     weights = SHIPPED / 'prediction.safetensors'
     with pytest.raises(InputError, match='no dropout') as caught:
         TransformUncertainty(weights=weights, samples=2, **inputs).run()
@@ -96,7 +96,7 @@ def test_a_refusal_names_the_file(pair, inputs, tmp_path) -> None:
         PredictMomentum(weights=tmp_path / 'text', **inputs).run()
 
 
-def test_images_on_two_grids_are_refused(pair, inputs, tmp_path) -> None:
+def test_images_on_different_grids_are_rejected(pair, inputs, tmp_path) -> None:
     data, _ = load_image(pair['fixed'])
     other = VoxelGrid(data.shape, np.diag([2.0, 2.0, 2.1, 1.0]))
     save_image(tmp_path / 'other.nii.gz', data, other)
@@ -105,7 +105,7 @@ def test_images_on_two_grids_are_refused(pair, inputs, tmp_path) -> None:
         PredictMomentum(weights=SHIPPED / 'prediction.safetensors', **inputs).run()
 
 
-def test_speed_changes_no_hash_and_weights_do(inputs, tmp_path) -> None:
+def test_hash_depends_on_the_weights_and_not_on_resources(inputs, tmp_path) -> None:
     spec = NetworkSpec(features=2, spacing=4.0)
     other = tmp_path / 'other.safetensors'
     save_checkpoint(Checkpoint(spec.new_network(), spec), other)
@@ -119,7 +119,7 @@ def test_speed_changes_no_hash_and_weights_do(inputs, tmp_path) -> None:
     assert digest() != digest(weights=other)
 
 
-def test_a_network_is_read_once_until_its_file_is_another(tmp_path) -> None:
+def test_network_is_cached_until_its_file_changes(tmp_path) -> None:
     path = tmp_path / 'network.safetensors'
     path.write_bytes((SHIPPED / 'prediction.safetensors').read_bytes())
     first = _checkpoint(str(path), 'cpu')
@@ -129,8 +129,8 @@ def test_a_network_is_read_once_until_its_file_is_another(tmp_path) -> None:
     assert _checkpoint(str(path), 'cpu').spec == spec
 
 
-def test_a_run_does_again_what_depends_on_other_weights_and_nothing_else(pair, tmp_path) -> None:
-    """By Nipype, in one work folder: first other options of speed, then another correction."""
+def test_other_weights_rerun_only_the_steps_that_depend_on_them(pair, tmp_path) -> None:
+    """In one work folder, first with other resources, then with another correction network."""
     from nipype import config
 
     from deepreg_wf.workflows import init_quicksilver_wf
@@ -144,7 +144,7 @@ def test_a_run_does_again_what_depends_on_other_weights_and_nothing_else(pair, t
     save_checkpoint(checkpoint, tmp_path / 'correction.safetensors')
 
     def run(**options: object) -> set[str]:
-        """Names of the steps that were not kept from the run before."""
+        """Return the names of the steps that were run."""
         workflow = init_quicksilver_wf(registration=Registration(refine=0), **options)
         workflow.base_dir = str(tmp_path / 'work')
         files = {'template_brain': pair['moving'], 't1w_affine': pair['fixed']}
@@ -163,11 +163,11 @@ def test_a_run_does_again_what_depends_on_other_weights_and_nothing_else(pair, t
     assert run(weights=other) == {'correct', 'shoot'}
 
 
-# The weights themselves
+# Weights files
 
 
 @pytest.mark.parametrize('name', ['prediction', 'correction', 'probabilistic'])
-def test_what_comes_along_is_whole_and_says_what_it_is(name: str) -> None:
+def test_shipped_weights_are_valid_and_describe_themselves(name: str) -> None:
     path = SHIPPED / f'{name}.safetensors'
     assert path.stat().st_size < 16e6
     checkpoint = load_checkpoint(path)
@@ -178,13 +178,13 @@ def test_what_comes_along_is_whole_and_says_what_it_is(name: str) -> None:
     assert checkpoint.network(patches).isfinite().all()
 
 
-def test_networks_are_found_or_missed_before_anything_runs(tmp_path) -> None:
+def test_missing_and_unsuitable_weights_are_reported(tmp_path) -> None:
     assert find_weights(momentum='optimise').prediction is None
     assert find_weights(momentum='predict').correction is None
-    with pytest.raises(InputError, match=r'prediction\.safetensors: no such network'):
+    with pytest.raises(InputError, match=r'prediction\.safetensors: no such weights file'):
         find_weights(momentum='predict', folder=tmp_path)
-    with pytest.raises(InputError, match='blocks of 4 mm, which voxels of 3 mm do not make up'):
+    with pytest.raises(InputError, match='a grid of 4 mm, which is not a multiple .* of 3 mm'):
         find_weights(momentum='predict', resolution=3.0)
     (tmp_path / 'prediction.safetensors').write_bytes(b'12345678')
-    with pytest.raises(InputError, match='not weights of deepreg_wf'):
+    with pytest.raises(InputError, match='not a deepreg_wf weights file'):
         find_weights(momentum='predict', folder=tmp_path)

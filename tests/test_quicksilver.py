@@ -1,8 +1,7 @@
-"""The networks, their patches and their files."""
+"""Tests of the Quicksilver networks: architecture, patches, prediction, weights files."""
 
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepreg_wf.checkpoints.locate import describe_weights
+from deepreg_wf.checkpoints.safetensors_file import write_network
 from deepreg_wf.lddmm import ORIGINAL_METRIC, Metric, fields, shoot
 from deepreg_wf.quicksilver import (
     Checkpoint,
+    NetworkSpec,
     QuicksilverNet,
-    Spec,
     WeightsError,
     convert_legacy,
     correct,
@@ -29,14 +30,20 @@ from deepreg_wf.quicksilver import (
     sample_uncertainty,
     save_checkpoint,
 )
-from deepreg_wf.quicksilver.architecture import HINTS, correlation_forces
-from deepreg_wf.quicksilver.coarse_grid import Blocks
-from deepreg_wf.quicksilver.inputs import Scene, mirror
-from deepreg_wf.quicksilver.patches import average, corners, fitting, gather
-from deepreg_wf.quicksilver.prediction import apply_network, propose, scene_of
+from deepreg_wf.quicksilver.architecture import N_GRADIENT_CHANNELS, correlation_forces
+from deepreg_wf.quicksilver.checkpoint import FORMAT
+from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
+from deepreg_wf.quicksilver.inputs import RegistrationState, mirror
+from deepreg_wf.quicksilver.patches import (
+    aggregate_patches,
+    bounding_patch_size,
+    extract_patches,
+    patch_origins,
+)
+from deepreg_wf.quicksilver.prediction import apply_network, predict_update, registration_state
 
 FLOAT32 = 1e-5
-"""Rounding that a chain of convolutions in float32 may leave, for values of about one."""
+"""Rounding error of a chain of convolutions in float32, for values of about one."""
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -44,7 +51,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def blob(shape: tuple[int, int, int], centre: tuple[float, ...], radius: float = 6.0) -> Tensor:
-    """Smooth ball with a bright core on empty ground."""
+    """Smooth ball with a bright core on a background of zeros."""
     axes = [torch.arange(n, dtype=torch.float32) - c for n, c in zip(shape, centre, strict=True)]
     x, y, z = torch.meshgrid(*axes, indexing='ij')
     distance = (x**2 + y**2 + z**2).sqrt()
@@ -58,10 +65,15 @@ def _is_touched(module: torch.nn.Module) -> bool:
 
 def checkpoint(**options: object) -> Checkpoint:
     torch.manual_seed(0)
-    spec = Spec(**({'features': 2, 'spacing': 4.0, 'hints': True, 'scale': 0.02} | options))
+    spec = NetworkSpec(
+        **(
+            {'features': 2, 'spacing': 4.0, 'gradient_channels': True, 'output_scale': 0.02}
+            | options
+        )
+    )
     network = spec.new_network().eval()
-    # Untrained hints do nothing; here they should.
-    if spec.hints:
+    # The shortcut is initialised to zero; here the gradient channels should have an effect.
+    if spec.gradient_channels:
         torch.nn.init.normal_(network.shortcut.weight, std=0.05)
     return Checkpoint(network, spec)
 
@@ -69,25 +81,26 @@ def checkpoint(**options: object) -> Checkpoint:
 # Architecture
 
 
-@pytest.mark.parametrize('patch', [9, 10, 13, 15, 16, 23])
-def test_a_patch_comes_out_in_the_size_it_went_in(patch: int) -> None:
-    network = QuicksilverNet(2, patch=patch)
-    assert network(random(2, 2, patch, patch, patch)).shape == (2, 3, patch, patch, patch)
+@pytest.mark.parametrize('patch_size', [9, 10, 13, 15, 16, 23])
+def test_output_patch_has_the_size_of_the_input_patch(patch_size: int) -> None:
+    network = QuicksilverNet(2, patch_size=patch_size)
+    shape = (patch_size,) * 3
+    assert network(random(2, 2, *shape)).shape == (2, 3, *shape)
 
 
-def test_a_network_takes_patches_of_other_sides_with_the_same_weights() -> None:
+def test_network_accepts_other_patch_sizes() -> None:
     network = checkpoint().network
-    patch = random(1, 2 + HINTS, 11, 19, 15)
+    patch = random(1, 2 + N_GRADIENT_CHANNELS, 11, 19, 15)
     assert network(patch).shape == (1, 3, 11, 19, 15)
 
 
-def test_hints_that_are_not_given_are_zero() -> None:
+def test_missing_gradient_channels_are_zero() -> None:
     network, pair = checkpoint().network, random(1, 2, 15, 15, 15)
-    hints = torch.zeros(1, HINTS, 15, 15, 15)
-    assert torch.equal(network(pair), network(torch.cat([pair, hints], dim=1)))
+    zeros = torch.zeros(1, N_GRADIENT_CHANNELS, 15, 15, 15)
+    assert torch.equal(network(pair), network(torch.cat([pair, zeros], dim=1)))
 
 
-def test_the_original_size_has_the_parameters_that_the_paper_gives() -> None:
+def test_number_of_parameters_matches_the_paper() -> None:
     count = sum(p.numel() for p in QuicksilverNet(64).parameters())
     assert count == pytest.approx(21.8e6, rel=5e-3)
 
@@ -107,26 +120,28 @@ def test_no_weights_are_shared_between_images_and_between_axes() -> None:
     assert not torch.allclose(swapped, network(pair))
 
 
-def test_dropout_acts_in_training_mode_alone() -> None:
+def test_dropout_is_active_only_in_training_mode() -> None:
     network, pair = QuicksilverNet(2, dropout=0.2), random(1, 2, 15, 15, 15)
     assert not torch.equal(network.train()(pair), network(pair))
     assert torch.equal(network.eval()(pair), network(pair))
 
 
-def test_forces_vanish_between_like_images_and_do_not_mind_contrast() -> None:
+def test_forces_vanish_between_images_that_differ_in_contrast_only() -> None:
     image = random(1, 1, 15, 15, 15).abs()
     alike = correlation_forces(image, 0.5 * image + 0.2)
     other = correlation_forces(image, random(1, 1, 15, 15, 15, seed=1).abs())
-    # But for the floor under the variance.
+    # They do not vanish exactly, because of `VARIANCE_FLOOR`.
     assert alike.abs().mean() < 0.05 * other.abs().mean()
 
 
-def test_forces_pull_an_edge_to_where_the_other_image_has_it() -> None:
-    """An image whose bright half begins later has to be moved forwards to meet it."""
+def test_forces_pull_an_edge_towards_the_edge_of_the_other_image() -> None:
+    """The edge of the moving image lies at a lower x and has to be moved forwards."""
     x = torch.arange(15.0).view(1, 1, 15, 1, 1).expand(1, 1, 15, 15, 15)
     early, late = torch.sigmoid(x - 6.5), torch.sigmoid(x - 8)
     forces = correlation_forces(early, late)[0, :, 6:9, 4:11, 4:11]
-    assert forces[0].mean() < 0  # against the gradient: it is the image that decreases here
+    assert (
+        forces[0].mean() < 0
+    )  # against the image gradient, since the moving image has to become darker here
     assert forces[1:].abs().max() < FLOAT32
 
 
@@ -135,70 +150,70 @@ def test_forces_pull_an_edge_to_where_the_other_image_has_it() -> None:
 CUBE = (15, 15, 15)
 
 
-def test_a_patch_may_hold_all_that_is_there() -> None:
+def test_single_patch_holds_all_occupied_voxels() -> None:
     occupied = torch.zeros(40, 33, 29, dtype=torch.bool)
     occupied[3:20, 5:20, 7:25] = True
-    sides = fitting(occupied)
+    sides = bounding_patch_size(occupied)
     assert sides == (19, 15, 19)
-    (start,) = corners(occupied, sides, max(sides))
+    (origin,) = patch_origins(occupied, sides, max(sides))
     for axis, (first, last) in enumerate(((3, 20), (5, 20), (7, 25))):
-        assert start[axis] <= first
-        assert start[axis] + sides[axis] >= last
+        assert origin[axis] <= first
+        assert origin[axis] + sides[axis] >= last
 
 
 @pytest.mark.parametrize('side', range(15, 23))
-def test_one_patch_is_enough_whatever_the_size(side: int) -> None:
+def test_single_patch_suffices_for_any_size(side: int) -> None:
     occupied = torch.zeros(40, 33, 29, dtype=torch.bool)
     occupied[3 : 3 + side, 5 : 5 + side, 2 : 2 + side] = True
-    sides = fitting(occupied)
+    sides = bounding_patch_size(occupied)
     assert min(sides) >= side
-    assert len(corners(occupied, sides, max(sides))) == 1
+    assert len(patch_origins(occupied, sides, max(sides))) == 1
 
 
 @pytest.mark.parametrize('stride', [14, 10, 5])
-def test_patches_cover_what_is_there(stride: int) -> None:
+def test_patches_cover_the_occupied_voxels(stride: int) -> None:
     occupied = torch.zeros(40, 33, 29, dtype=torch.bool)
     occupied[3:38, 0:33, 7:20] = True
-    starts = corners(occupied, CUBE, stride)
-    ones = torch.ones(len(starts), 1, 15, 15, 15)
-    assert average(ones, starts, occupied.shape)[0][occupied].eq(1).all()
-    assert (starts >= 0).all()
-    assert (starts + 15 <= torch.tensor(occupied.shape)).all()
+    origins = patch_origins(occupied, CUBE, stride)
+    ones = torch.ones(len(origins), 1, 15, 15, 15)
+    assert aggregate_patches(ones, origins, occupied.shape)[0][occupied].eq(1).all()
+    assert (origins >= 0).all()
+    assert (origins + 15 <= torch.tensor(occupied.shape)).all()
 
 
-def test_patches_in_which_there_is_nothing_are_left_out() -> None:
+def test_empty_patches_are_left_out() -> None:
     occupied = torch.zeros(60, 20, 20, dtype=torch.bool)
     occupied[2:5, 8, 8] = occupied[55:58, 8, 8] = True
-    assert len(corners(occupied, CUBE, 14)) == 2
-    assert len(corners(torch.zeros(20, 20, 20, dtype=torch.bool), CUBE, 14)) == 0
+    assert len(patch_origins(occupied, CUBE, 14)) == 2
+    assert len(patch_origins(torch.zeros(20, 20, 20, dtype=torch.bool), CUBE, 14)) == 0
 
 
 def test_patches_move_with_the_brain() -> None:
     occupied = torch.zeros(50, 50, 50, dtype=torch.bool)
     occupied[10:35, 12:40, 8:30] = True
     shift = (3, -2, 5)
-    shifted = corners(occupied.roll(shift, dims=(0, 1, 2)), CUBE, 14)
-    assert torch.equal(shifted, corners(occupied, CUBE, 14) + torch.tensor(shift))
+    shifted = patch_origins(occupied.roll(shift, dims=(0, 1, 2)), CUBE, 14)
+    assert torch.equal(shifted, patch_origins(occupied, CUBE, 14) + torch.tensor(shift))
 
 
-def test_a_volume_that_was_cut_up_comes_together_again() -> None:
+def test_aggregation_inverts_extraction() -> None:
     volume = random(3, 31, 40, 29)
-    starts = corners(torch.ones(31, 40, 29, dtype=torch.bool), CUBE, 8)
-    together = average(gather(volume, starts, CUBE), starts, volume.shape[1:])
-    assert torch.allclose(together, volume, atol=1e-6)
+    origins = patch_origins(torch.ones(31, 40, 29, dtype=torch.bool), CUBE, 8)
+    patches = extract_patches(volume, origins, CUBE)
+    assert torch.allclose(aggregate_patches(patches, origins, volume.shape[1:]), volume, atol=1e-6)
 
 
 def test_overlaps_are_averaged() -> None:
-    starts = torch.tensor([[0, 0, 0], [1, 0, 0]])
+    origins = torch.tensor([[0, 0, 0], [1, 0, 0]])
     values = torch.stack([torch.zeros(1, 15, 15, 15), torch.ones(1, 15, 15, 15)])
-    field = average(values, starts, (16, 15, 15))[0]
+    field = aggregate_patches(values, origins, (16, 15, 15))[0]
     assert torch.equal(field[0], torch.zeros(15, 15))
     assert torch.equal(field[15], torch.ones(15, 15))
     assert ((field[1:15] > 0) & (field[1:15] < 1)).all()
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 1000])
-def test_the_batch_size_does_not_matter(batch_size: int) -> None:
+def test_batch_size_does_not_change_the_output(batch_size: int) -> None:
     network, pair = checkpoint().network, random(2, 40, 35, 30).abs()
     reference = apply_network(network, pair, 14)
     assert torch.allclose(
@@ -206,13 +221,13 @@ def test_the_batch_size_does_not_matter(batch_size: int) -> None:
     )
 
 
-def test_a_volume_smaller_than_a_patch_is_filled_up() -> None:
+def test_volume_smaller_than_a_patch_is_padded() -> None:
     field = apply_network(checkpoint().network, random(2, 9, 20, 12).abs(), 14)
     assert field.shape == (3, 9, 20, 12)
     assert apply_network(checkpoint().network, torch.zeros(2, 20, 20, 20), 14).eq(0).all()
 
 
-class _Hungry(QuicksilverNet):
+class _OutOfMemory(QuicksilverNet):
     """A network on a device that holds two patches at once."""
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -221,10 +236,10 @@ class _Hungry(QuicksilverNet):
         return super().forward(patches)
 
 
-def test_less_is_done_at_once_where_memory_runs_out() -> None:
+def test_batch_size_is_halved_when_memory_runs_out() -> None:
     torch.manual_seed(0)
-    network, pair = _Hungry(2).eval(), random(2, 40, 35, 30).abs()
-    with pytest.warns(UserWarning, match='going on with 2 patches at once'):
+    network, pair = _OutOfMemory(2).eval(), random(2, 40, 35, 30).abs()
+    with pytest.warns(UserWarning, match='continuing with 2 patches at once'):
         field = apply_network(network, pair, 14, batch_size=16)
     assert torch.equal(field, apply_network(network, pair, 14, batch_size=2))
 
@@ -234,45 +249,45 @@ class _Broken(QuicksilverNet):
         raise RuntimeError('sizes do not match')
 
 
-def test_what_is_no_want_of_memory_is_raised() -> None:
+def test_other_errors_are_raised() -> None:
     with pytest.raises(RuntimeError, match='sizes do not match'):
         apply_network(_Broken(2), random(2, 20, 20, 20).abs(), 14)
 
 
-# Blocks
+# Coarse grid
 
 
 @pytest.mark.parametrize(('shape', 'spacing'), [((44, 50, 41), 2.0), ((25, 22, 24), 4.0)])
-def test_whitened_momenta_and_momenta_are_the_same_thing(
+def test_unwhitening_inverts_whitening_and_keeps_the_energy(
     shape: tuple[int, int, int], spacing: float
 ) -> None:
     metric = Metric(shape, (spacing,) * 3, dtype=torch.float64)
-    blocks = Blocks(metric, 4.0)
-    centre = [n / 2 for n in blocks.shape]
-    ball = blob(blocks.shape, centre, radius=5.0).double()
-    on_blocks = Metric(blocks.shape, (4.0,) * 3, dtype=torch.float64)
-    smooth = on_blocks.velocity(torch.stack([ball] * 3))
+    coarse_grid = CoarseGrid(metric, 4.0)
+    centre = [n / 2 for n in coarse_grid.shape]
+    ball = blob(coarse_grid.shape, centre, radius=5.0).double()
+    coarse_metric = Metric(coarse_grid.shape, (4.0,) * 3, dtype=torch.float64)
+    smooth = coarse_metric.velocity(torch.stack([ball] * 3))
     whitened = smooth / smooth.abs().max() * torch.tensor([1.0, -0.5, 0.2]).view(3, 1, 1, 1)
-    momentum = blocks.colour(whitened)
-    back = blocks.whiten(momentum)
-    # The kernel's tails beyond the grid are lost.
+    momentum = coarse_grid.unwhiten(whitened)
+    back = coarse_grid.whiten(momentum)
+    # The tails of the kernel are cut off at the border of the grid.
     assert (back - whitened).abs().max() < 0.02
     energy = float(whitened.square().sum()) * 4.0**3
     assert float(metric.energy(momentum)) == pytest.approx(energy, rel=0.02)
 
 
-def test_blocks_average_the_voxels_in_them() -> None:
-    blocks = Blocks(Metric((8, 8, 8), (1.0,) * 3), 4.0)
+def test_downsampling_averages_over_coarse_voxels() -> None:
+    coarse_grid = CoarseGrid(Metric((8, 8, 8), (1.0,) * 3), 4.0)
     image = random(8, 8, 8)
-    assert blocks.shape == (2, 2, 2)
+    assert coarse_grid.shape == (2, 2, 2)
     mean = float(image[4:, :4, 4:].mean())
-    assert blocks.reduce(image)[1, 0, 1] == pytest.approx(mean, abs=1e-6)
+    assert coarse_grid.downsample(image)[1, 0, 1] == pytest.approx(mean, abs=1e-6)
 
 
 @pytest.mark.parametrize('spacing', [3.0, 5.0])
-def test_voxels_have_to_make_up_the_blocks(spacing: float) -> None:
-    with pytest.raises(ValueError, match='blocks of 4 mm'):
-        Blocks(Metric((20, 20, 20), (spacing,) * 3), 4.0)
+def test_voxel_size_that_does_not_divide_the_coarse_grid_is_rejected(spacing: float) -> None:
+    with pytest.raises(ValueError, match='a grid of 4 mm'):
+        CoarseGrid(Metric((20, 20, 20), (spacing,) * 3), 4.0)
 
 
 # Prediction
@@ -285,105 +300,111 @@ def pair_of(shape: tuple[int, int, int] = (44, 48, 40)) -> tuple[Tensor, Tensor,
     return moving, fixed, Metric(shape, (2.0, 2.0, 2.0))
 
 
-def test_a_prediction_moves_with_the_brains() -> None:
-    """By whole blocks, in the middle of the grid: patches, network and metric all do."""
+def test_prediction_is_equivariant_under_translation() -> None:
+    """Under translations by whole coarse voxels, far from the border of the grid."""
     moving, fixed, metric = pair_of((64, 64, 64))
-    net = checkpoint(hints=False)
+    net = checkpoint(gradient_channels=False)
     shift = (4, -4, 2)
     velocity = metric.velocity(predict(net, moving, fixed, metric))
     images = (image.roll(shift, dims=(0, 1, 2)) for image in (moving, fixed))
     shifted = metric.velocity(predict(net, *images, metric))
     difference = shifted - velocity.roll(shift, dims=(1, 2, 3))
-    # Momenta of patches that end abruptly ring, and what of it lies beyond the grid is lost.
+    # The edges of patches cause ringing, which is cut off at the border of the grid.
     assert difference.abs().max() < 0.02 * velocity.abs().max()
 
 
-def test_nothing_is_predicted_where_there_is_nothing() -> None:
+def test_prediction_of_empty_images_is_zero() -> None:
     metric = Metric((40, 40, 40), (2.0,) * 3)
     empty = torch.zeros(40, 40, 40)
     assert predict(checkpoint(), empty, empty, metric).eq(0).all()
 
 
-def test_a_network_is_not_used_with_another_metric() -> None:
+def test_network_of_another_metric_is_rejected() -> None:
     moving, fixed, metric = pair_of()
     other = Metric(metric.shape, metric.spacing, gamma=0.1)
     with pytest.raises(ValueError, match='another metric'):
         predict(checkpoint(), moving, fixed, other)
 
 
-def smooth_momentum(blocks: Blocks, size: float) -> Tensor:
-    """Whitened momentum on blocks that moves a brain in their middle by some millimetres."""
-    centre = tuple(n / 2 for n in blocks.shape)
-    ball = blob(blocks.shape, centre, 7.0)
+def smooth_momentum(coarse_grid: CoarseGrid, size: float) -> Tensor:
+    """Whitened momentum that moves a brain at the centre of the grid by some millimetres."""
+    centre = tuple(n / 2 for n in coarse_grid.shape)
+    ball = blob(coarse_grid.shape, centre, 7.0)
     return size * torch.stack([ball, -0.5 * ball, 0.3 * ball])
 
 
-def test_a_scene_shows_the_fixed_image_warped_back() -> None:
+def test_input_holds_the_fixed_image_warped_back() -> None:
     moving, fixed, metric = pair_of()
-    blocks = Blocks(metric, 4.0)
-    whitened = smooth_momentum(blocks, 0.1)
-    phi = shoot(blocks.colour(whitened), metric).phi
+    coarse_grid = CoarseGrid(metric, 4.0)
+    whitened = smooth_momentum(coarse_grid, 0.1)
+    phi = shoot(coarse_grid.unwhiten(whitened), metric).phi
     assert 2.0 * phi.norm(dim=0).max() > 3.0  # mm
-    expected = blocks.reduce(fields.interpolate(fixed[None], phi)[0])
-    shown = Scene(moving, fixed, blocks).view(whitened).channels
-    assert torch.equal(shown[0], blocks.reduce(moving))
-    # Interpolating blocks blurs more than interpolating voxels, by less than half the change.
-    assert (shown[1] - expected).norm() < 0.5 * (blocks.reduce(fixed) - expected).norm()
+    expected = coarse_grid.downsample(fields.interpolate(fixed[None], phi)[0])
+    shown = RegistrationState(moving, fixed, coarse_grid).network_input(whitened).channels
+    assert torch.equal(shown[0], coarse_grid.downsample(moving))
+    # Interpolation on the coarse grid blurs more than on the voxels; half the change bounds it.
+    assert (shown[1] - expected).norm() < 0.5 * (coarse_grid.downsample(fixed) - expected).norm()
 
 
-@pytest.mark.parametrize('detail', [2.0, 4.0])
-def test_a_scene_shows_the_gradient_of_its_energy(detail: float) -> None:
+@pytest.mark.parametrize('energy_spacing', [2.0, 4.0])
+def test_input_holds_the_gradient_of_the_energy(energy_spacing: float) -> None:
     """Along any direction, the energy changes as the gradient says."""
     moving, fixed, metric = pair_of()
-    blocks = Blocks(metric, 4.0)
-    scene = Scene(moving, fixed, blocks, detail=detail, scale=0.02)
-    whitened, change = smooth_momentum(blocks, 0.05), smooth_momentum(blocks, 0.01).flip(0)
-    view = scene.view(whitened)
-    assert view.energy == pytest.approx(float(scene.energy(whitened)), rel=1e-5)
-    slope = 0.02 * float((view.channels[5:8] * change).sum()) * 4.0**3
-    there, here = scene.energy(whitened + 0.1 * change), scene.energy(whitened - 0.1 * change)
+    coarse_grid = CoarseGrid(metric, 4.0)
+    state = RegistrationState(
+        moving, fixed, coarse_grid, energy_spacing=energy_spacing, output_scale=0.02
+    )
+    whitened = smooth_momentum(coarse_grid, 0.05)
+    change = smooth_momentum(coarse_grid, 0.01).flip(0)
+    result = state.network_input(whitened)
+    assert result.energy == pytest.approx(float(state.energy(whitened)), rel=1e-5)
+    slope = 0.02 * float((result.channels[5:8] * change).sum()) * 4.0**3
+    there, here = state.energy(whitened + 0.1 * change), state.energy(whitened - 0.1 * change)
     assert float(there - here) / 0.2 == pytest.approx(slope, rel=0.02)
-    assert torch.allclose(0.02 * view.channels[8:11], whitened)
+    assert torch.allclose(0.02 * result.channels[8:11], whitened)
 
 
-def test_a_scene_sees_no_sense_in_what_folds() -> None:
+def test_momentum_that_folds_has_no_energy() -> None:
     moving, fixed, metric = pair_of()
-    blocks = Blocks(metric, 4.0)
-    scene = Scene(moving, fixed, blocks)
-    assert math.isinf(scene.view(smooth_momentum(blocks, 3.0)).energy)
-    assert math.isinf(scene.energy(smooth_momentum(blocks, 3.0)))
+    coarse_grid = CoarseGrid(metric, 4.0)
+    state = RegistrationState(moving, fixed, coarse_grid)
+    whitened = smooth_momentum(coarse_grid, 3.0)
+    assert state.energy(whitened) is None
+    for result in (state.network_input(whitened), state.energy_only(whitened)):
+        assert result.folds
+        assert result.energy is None
 
 
-def test_a_correction_takes_steps_each_from_where_the_last_one_led() -> None:
+def test_correction_iterates_from_its_last_result() -> None:
     moving, fixed, metric = pair_of()
-    net, blocks = _downhill(repeats=2), Blocks(metric, 4.0)
-    scene = scene_of(net.spec, moving, fixed, metric)
-    found = start = blocks.whiten(blocks.colour(smooth_momentum(blocks, 0.02)))
+    net, coarse_grid = _downhill(n_iterations=2), CoarseGrid(metric, 4.0)
+    state = registration_state(net.spec, moving, fixed, metric)
+    momentum = coarse_grid.unwhiten(smooth_momentum(coarse_grid, 0.02))
+    found = start = coarse_grid.whiten(momentum)
     for _ in range(2):
-        found = found + propose(net, scene.view(found))
-    expected = blocks.colour(smooth_momentum(blocks, 0.02)) + blocks.colour(found - start)
-    corrected = correct(net, blocks.colour(smooth_momentum(blocks, 0.02)), moving, fixed, metric)
+        found = found + predict_update(net, state.network_input(found).channels)
+    expected = momentum + coarse_grid.unwhiten(found - start)
+    corrected = correct(net, momentum, moving, fixed, metric)
     assert torch.allclose(corrected, expected, atol=FLOAT32 * float(expected.abs().max()))
-    once = replace(net, spec=replace(net.spec, repeats=1))
-    start = blocks.colour(smooth_momentum(blocks, 0.02))
+    once = replace(net, spec=replace(net.spec, n_iterations=1))
     assert torch.equal(
-        correct(net, start, moving, fixed, metric, repeats=1),
-        correct(once, start, moving, fixed, metric),
+        correct(net, momentum, moving, fixed, metric, n_iterations=1),
+        correct(once, momentum, moving, fixed, metric),
     )
 
 
 @pytest.mark.parametrize('size', [-1.0, 50.0])
-def test_a_network_that_is_wrong_does_no_harm(size: float) -> None:
-    """Uphill, or so far that all folds: the energy is never more than that of the affine."""
+def test_wrong_network_does_not_raise_the_energy(size: float) -> None:
+    """Whether it goes uphill or folds the map."""
     moving, fixed, metric = pair_of()
     net = _downhill(size)
-    scene = scene_of(net.spec, moving, fixed, metric)
-    found = scene.blocks.whiten(predict(net, moving, fixed, metric))
-    assert float(scene.energy(found)) <= float(scene.energy(scene.nothing))
+    state = registration_state(net.spec, moving, fixed, metric)
+    found = state.coarse_grid.whiten(predict(net, moving, fixed, metric))
+    assert float(state.energy(found)) <= float(state.energy(state.zero_momentum))
 
 
 def _downhill(size: float = 0.05, **options: object) -> Checkpoint:
-    """A network that goes a share of the gradient downhill, and looks at no image."""
+    """Network whose update is a step of gradient descent, whatever the images."""
     net = checkpoint(role='correction', stride=0, **options)
     with torch.no_grad():
         for parameter in net.network.parameters():
@@ -393,7 +414,7 @@ def _downhill(size: float = 0.05, **options: object) -> Checkpoint:
     return net
 
 
-def test_images_are_scaled_as_the_network_was_trained() -> None:
+def test_equalised_images_have_a_flat_histogram() -> None:
     image = 1000 * blob((30, 30, 30), (15, 15, 15), 10.0) * random(30, 30, 30).abs()
     equalised = prepare_image(image, 'equalised')
     values = equalised[image > 0].sort().values
@@ -406,10 +427,10 @@ def test_images_are_scaled_as_the_network_was_trained() -> None:
         prepare_image(torch.zeros(3, 3, 3), 'robust-maximum')
 
 
-def test_a_mirrored_pair_has_the_mirrored_momentum() -> None:
-    """Although nothing in the weights is symmetric."""
+def test_mirrored_images_give_the_mirrored_output() -> None:
+    """Although the weights are not symmetric."""
     net = checkpoint(stride=0)
-    volume = random(2 + HINTS, 19, 23, 19).abs()
+    volume = random(2 + N_GRADIENT_CHANNELS, 19, 23, 19).abs()
     straight = apply_network(net.network, volume, 0)
     mirrored = apply_network(net.network, mirror(volume, 2), 0)
     assert torch.allclose(mirrored, mirror(straight, 0), atol=FLOAT32)
@@ -419,7 +440,7 @@ def test_a_mirrored_pair_has_the_mirrored_momentum() -> None:
 # Uncertainty
 
 
-def test_uncertainty_is_the_spread_of_what_is_drawn() -> None:
+def test_uncertainty_is_the_standard_deviation_of_the_drawn_maps() -> None:
     moving, fixed, metric = pair_of()
     net = checkpoint(dropout=0.2)
     draws = [*draw_momenta(net, moving, fixed, metric, samples=4, seed=3)]
@@ -428,12 +449,12 @@ def test_uncertainty_is_the_spread_of_what_is_drawn() -> None:
     spread = sample_uncertainty(net, moving, fixed, metric, samples=4, seed=3)
     assert torch.allclose(spread, places.var(dim=0).sum(dim=0).sqrt(), atol=1e-4)
     assert not net.network.training
-    larger = replace(net, spec=replace(net.spec, inflation=3.0))
+    larger = replace(net, spec=replace(net.spec, uncertainty_scale=3.0))
     inflated = sample_uncertainty(larger, moving, fixed, metric, samples=4, seed=3)
     assert torch.allclose(inflated, 3 * spread)
 
 
-def test_a_seed_repeats_the_draws_and_leaves_other_random_numbers_alone() -> None:
+def test_draws_are_reproducible_and_do_not_change_the_global_generator() -> None:
     moving, fixed, metric = pair_of()
     net = checkpoint(dropout=0.2)
     torch.manual_seed(1)
@@ -445,16 +466,16 @@ def test_a_seed_repeats_the_draws_and_leaves_other_random_numbers_alone() -> Non
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_a_network_without_dropout_has_no_uncertainty() -> None:
+def test_uncertainty_needs_dropout() -> None:
     moving, fixed, metric = pair_of()
     with pytest.raises(ValueError, match='no dropout'):
         sample_uncertainty(checkpoint(), moving, fixed, metric, samples=3)
 
 
-# Files
+# Weights files
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
     made = checkpoint(dropout=0.1)
     save_checkpoint(Checkpoint(made.network, made.spec, {'licence': 'CC0-1.0'}), tmp_path / 'a')
     read = load_checkpoint(tmp_path / 'a')
@@ -465,7 +486,39 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(load_network(tmp_path / 'a')(patches), made.network(patches))
 
 
-def test_damage_is_noticed(tmp_path: Path) -> None:
+OLD_NAMES = {
+    'patch': 15,
+    'hints': True,
+    'detail': 3.0,
+    'repeats': 4,
+    'scale': 0.02,
+    'inflation': 1.5,
+}
+"""Metadata fields of earlier versions."""
+
+
+def test_file_with_the_old_field_names_is_read(tmp_path: Path) -> None:
+    made = checkpoint()
+    old = {'features': 2, 'spacing': 4.0, **OLD_NAMES}
+    write_network(tmp_path / 'a', made.network, FORMAT, old, {})
+    read = load_checkpoint(tmp_path / 'a')
+    assert read.spec == replace(
+        made.spec,
+        patch_size=15,
+        gradient_channels=True,
+        energy_spacing=3.0,
+        n_iterations=4,
+        output_scale=0.02,
+        uncertainty_scale=1.5,
+    )
+    patches = random(2, 2, 15, 15, 15)
+    assert torch.equal(read.network(patches), made.network(patches))
+    described = describe_weights(tmp_path / 'a')
+    assert described['patch_size'] == 15
+    assert not set(described) & set(OLD_NAMES)
+
+
+def test_damaged_file_is_rejected(tmp_path: Path) -> None:
     save_checkpoint(checkpoint(), tmp_path / 'a.safetensors')
     content = bytearray((tmp_path / 'a.safetensors').read_bytes())
     content[-100] ^= 1
@@ -474,23 +527,23 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / 'a.safetensors')
 
 
-def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+def test_error_of_an_unusable_file_names_it(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    (tmp_path / 'text').write_text('not weights')
+    (tmp_path / 'text').write_text('text')
     save_file({'a': torch.ones(1)}, tmp_path / 'foreign')
-    reasons = {'none': 'no such', 'text': 'not a readable', 'foreign': 'not weights'}
+    reasons = {'none': 'no such', 'text': 'not a readable', 'foreign': 'not a deepreg_wf weights'}
     for name, reason in reasons.items():
         with pytest.raises(WeightsError, match=reason) as caught:
             load_checkpoint(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
 
 
-# The original's weights
+# Weights of the original
 
 
 def legacy_state(features: int) -> dict[str, Tensor]:
-    """Tensors in the layout of the original, of random values that keep signals near one."""
+    """Random tensors in the layout of the original, scaled to keep signals near one."""
     state = {}
 
     def convolution(name: str, outputs: int, inputs: int, size: int) -> None:
@@ -526,7 +579,7 @@ def legacy_state(features: int) -> dict[str, Tensor]:
 
 
 def original_forward(state: dict[str, Tensor], pair: Tensor) -> Tensor:
-    """What the original computes of a batch of patches, written out operation by operation."""
+    """Output of the original for a batch of patches, written out operation by operation."""
 
     def convolve(x: Tensor, name: str) -> Tensor:
         return F.conv3d(x, state[f'{name}.weight'], state[f'{name}.bias'], padding=1)
@@ -571,7 +624,7 @@ def legacy(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Tensor]]]:
     return write
 
 
-def test_a_converted_network_computes_what_the_original_does(legacy: Callable) -> None:
+def test_converted_network_computes_the_output_of_the_original(legacy: Callable) -> None:
     path, state = legacy(deformation_params={'alpha': 0.02, 'beta': 0.01, 'gamma': 0.001})
     converted = convert_legacy(path, role='correction')
     pair = random(2, 2, 15, 15, 15)
@@ -581,14 +634,14 @@ def test_a_converted_network_computes_what_the_original_does(legacy: Callable) -
     assert not converted.spec.whitened
 
 
-def test_weights_that_see_the_axes_in_reverse_are_turned_round(legacy: Callable) -> None:
+def test_kernels_of_torch_7_are_reversed(legacy: Callable) -> None:
     path, state = legacy(matlab_t7=True)
     pair = random(1, 2, 15, 15, 15)
     reverse = original_forward(state, pair.permute(0, 1, 4, 3, 2)).permute(0, 1, 4, 3, 2)
     assert torch.allclose(convert_legacy(path).network(pair), reverse, atol=FLOAT32)
 
 
-def test_weights_of_a_network_on_several_gpus_are_read(legacy: Callable) -> None:
+def test_weights_of_a_data_parallel_network_are_read(legacy: Callable) -> None:
     path, state = legacy()
     renamed = {f'module.{name}': tensor for name, tensor in state.items()}
     torch.save({'state_dict': renamed, 'patch_size': 15, 'network_feature': 3}, path)
@@ -598,7 +651,7 @@ def test_weights_of_a_network_on_several_gpus_are_read(legacy: Callable) -> None
     )
 
 
-def test_a_converted_network_predicts_from_its_file(legacy: Callable, tmp_path: Path) -> None:
+def test_converted_network_predicts_from_its_file(legacy: Callable, tmp_path: Path) -> None:
     path, state = legacy()
     save_checkpoint(convert_legacy(path), tmp_path / 'prediction.safetensors')
     read = load_checkpoint(tmp_path / 'prediction.safetensors')
@@ -632,7 +685,7 @@ class _Harm:
         ({'state_dict': _Harm(), 'network_feature': 2, 'patch_size': 15}, 'plain values'),
     ],
 )
-def test_what_is_not_the_original_layout_is_refused(
+def test_other_layouts_are_rejected(
     tmp_path: Path, content: object, reason: str, capsys: pytest.CaptureFixture
 ) -> None:
     path = tmp_path / 'file.pth.tar'
@@ -642,7 +695,7 @@ def test_what_is_not_the_original_layout_is_refused(
     assert 'harm' not in capsys.readouterr().out
 
 
-def test_a_plain_pickle_is_not_executed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_plain_pickle_is_not_executed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'file.pth.tar').write_bytes(pickle.dumps(_Harm()))
     with pytest.raises(WeightsError):
         convert_legacy(tmp_path / 'file.pth.tar')

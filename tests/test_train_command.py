@@ -1,4 +1,4 @@
-"""From a dataset to networks to a registration by them, through the real command lines."""
+"""Tests of the commands that train networks and convert weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from test_quicksilver import legacy_state
 
 from deepreg_wf.cli import convert, train
 from deepreg_wf.quicksilver import load_checkpoint
-from deepreg_wf.training import load_cohort
+from deepreg_wf.training import TrainingSettings, load_cohort
 
-LEAST = {
+SMALLEST = {
     'features': 2,
     'prediction-brains': 4,
     'prediction-pairs': 1,
@@ -38,7 +38,7 @@ def call(command: str, *words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope='module')
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two brains that differ by more than an affine, and a file that is none."""
+    """Write two brains that differ by more than an affine, and a file that is not an image."""
     from nilearn.datasets import load_mni152_template
 
     root = tmp_path_factory.mktemp('cohort') / 'bids'
@@ -58,10 +58,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_dataset_becomes_networks_that_register_it(dataset: Path, tmp_path: Path) -> None:
+def test_networks_trained_on_a_dataset_register_it(dataset: Path, tmp_path: Path) -> None:
     networks = tmp_path / 'networks'
-    plan = [word for name, value in LEAST.items() for word in (f'--{name}', value)]
-    words = ['--resolution', 6, '--spacing', 6, '--licence', 'CC0-1.0', '--nprocs', 1, *plan]
+    options = [word for name, value in SMALLEST.items() for word in (f'--{name}', value)]
+    words = ['--resolution', 6, '--spacing', 6, '--licence', 'CC0-1.0', '--nprocs', 1, *options]
     done = call('train', dataset, networks, *words)
     assert done.returncode == 0, done.stderr
     assert 'sub-03_T1w.nii.gz' in done.stderr
@@ -80,9 +80,7 @@ def test_a_dataset_becomes_networks_that_register_it(dataset: Path, tmp_path: Pa
     assert json.loads(qc.read_text())['nonpositive_jacobian_fraction'] == 0
 
 
-def test_what_is_neither_dataset_nor_cohort_is_told_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_unusable_cohort_gives_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'text').write_text('nothing')
     assert train.main([str(tmp_path / 'text'), str(tmp_path / 'out')]) == 2
     message = capsys.readouterr().err
@@ -91,13 +89,29 @@ def test_what_is_neither_dataset_nor_cohort_is_told_in_a_sentence(
     assert message.count('\n') == 1
 
 
-def test_the_original_is_converted_by_a_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_convert_weights(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     content = {'state_dict': legacy_state(2), 'patch_size': 15, 'network_feature': 2}
     torch.save(content, tmp_path / 'old.pth.tar')
     out = tmp_path / 'new' / 'correction.safetensors'
     assert convert.main([str(tmp_path / 'old.pth.tar'), str(out), '--role', 'correction']) == 0
     assert load_checkpoint(out).spec.role == 'correction'
     assert convert.main([str(tmp_path / 'none.pth.tar'), str(out)]) == 2
-    assert 'none.pth.tar: no such file' in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert 'none.pth.tar: no such file' in message
+    assert message.endswith('Quicksilver.\n')
+
+
+def test_options_set_the_fields_of_the_training_settings() -> None:
+    words = ['bids', 'out', '--detail', '3', '--repeats', '4', '--between', '2', '--rate', '0.1']
+    words += ['--batch', '5', '--geodesics', '6', '--variants', '7', '--no-hints']
+    settings = train._training_settings(train.build_parser().parse_args(words))
+    assert settings == TrainingSettings(
+        energy_spacing=3.0,
+        n_iterations=4,
+        n_between=2,
+        learning_rate=0.1,
+        batch_size=5,
+        n_geodesics=6,
+        n_variants=7,
+        gradient_channels=False,
+    )

@@ -1,12 +1,12 @@
-"""The networks: architecture, patches, prediction, correction, uncertainty, weights, training."""
+"""Quicksilver networks: architecture, inputs, prediction, correction, uncertainty, weights."""
 
 from __future__ import annotations
 
-from deepreg_wf.checkpoints.files import WeightsError
+from deepreg_wf.checkpoints.safetensors_file import WeightsError
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
 from deepreg_wf.quicksilver.checkpoint import (
     Checkpoint,
-    Spec,
+    NetworkSpec,
     load_checkpoint,
     load_network,
     save_checkpoint,
@@ -17,8 +17,8 @@ from deepreg_wf.quicksilver.uncertainty import draw_momenta, sample_uncertainty
 
 __all__ = [
     'Checkpoint',
+    'NetworkSpec',
     'QuicksilverNet',
-    'Spec',
     'WeightsError',
     'convert_legacy',
     'correct',

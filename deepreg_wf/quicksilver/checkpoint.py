@@ -1,4 +1,4 @@
-"""Trained networks of Quicksilver, and what they are for."""
+"""Trained Quicksilver networks and their weights files."""
 
 from __future__ import annotations
 
@@ -9,59 +9,71 @@ from typing import Any
 
 import torch
 
-from deepreg_wf.checkpoints.files import fitting, read_network, write_network
+from deepreg_wf.checkpoints.safetensors_file import (
+    check_consistency,
+    read_network,
+    write_network,
+)
 from deepreg_wf.lddmm import DEFAULT_METRIC
-from deepreg_wf.lddmm.metric import Parameters
+from deepreg_wf.lddmm.metric import MetricParameters
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
 
 FORMAT = 'deepreg_wf 1'
-"""Version of the layout of the metadata."""
+"""Name and version of the layout of the weights file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What a network is, and what its input and output mean.
+class NetworkSpec:
+    """Architecture of a network, and the meaning of its input and output.
 
     Attributes
     ----------
     role : {'prediction', 'correction'}
-    features, patch, channels, hints, dropout
-        Those of `QuicksilverNet`.
+        Purpose of the network; the probabilistic network is one of prediction.
+    features, patch_size, channels, gradient_channels, dropout
+        Architecture; see `QuicksilverNet`.
     stride : int
-        Blocks from one patch to the next, at most; 0 for one patch as large as the brains.
+        Largest distance between patches, in coarse voxels; 0 for a single patch that holds both
+        brains.
     spacing : float
-        Size in mm of the blocks of voxels that the network sees.
-    detail : float
-        Voxel size in mm at which it is shown the gradient of the energy; see `Scene`.
-    repeats : int
-        How often it is applied, each time to what the last time led to.
+        Spacing of the coarse grid, in mm.
+    energy_spacing : float
+        Voxel size in mm to which the images are averaged for the energy; see
+        `deepreg_wf.quicksilver.inputs.RegistrationState`.
+    n_iterations : int
+        Number of successive updates of the momentum.
     metric : dict
-        Metric of its momenta.
+        Metric of the momenta.
     whitened : bool
-        Whether the output is ``K^(1/2) m`` and not the momentum itself; see `Blocks`.
-    scale : float
-        What an output of one stands for.
-    inflation : float
-        What the spread of maps that a network with dropout draws is multiplied by, to be as large
-        as the error of a registration.
+        Whether the output is the whitened momentum ``K^(1/2) m`` instead of m; see `CoarseGrid`.
+    output_scale : float
+        Momentum that an output of one stands for.
+    uncertainty_scale : float
+        Factor that brings the spread of the maps that a probabilistic network draws to the error
+        of the registration; see `deepreg_wf.training.calibration`.
     intensities : {'robust-maximum', 'equalised'}
-        How images are brought to [0, 1]; see `prepare_image`.
+        Normalisation of the images; see `prepare_image`.
+
+    Raises
+    ------
+    ValueError
+        If the role or the normalisation is unknown.
     """
 
     role: str = 'prediction'
     features: int = 64
-    patch: int = 15
+    patch_size: int = 15
     channels: int = 1
-    hints: bool = False
+    gradient_channels: bool = False
     dropout: float = 0.0
     stride: int = 14
     spacing: float = 1.0
-    detail: float = 2.0
-    repeats: int = 1
-    metric: Parameters = field(default_factory=lambda: DEFAULT_METRIC)
+    energy_spacing: float = 2.0
+    n_iterations: int = 1
+    metric: MetricParameters = field(default_factory=lambda: DEFAULT_METRIC)
     whitened: bool = True
-    scale: float = 1.0
-    inflation: float = 1.0
+    output_scale: float = 1.0
+    uncertainty_scale: float = 1.0
     intensities: str = 'robust-maximum'
 
     def __post_init__(self) -> None:
@@ -71,12 +83,17 @@ class Spec:
             raise ValueError(f'unknown intensities {self.intensities!r}')
 
     def new_network(self) -> QuicksilverNet:
-        """Make a network of this kind, not trained."""
+        """Make an untrained network of this architecture.
+
+        Returns
+        -------
+        QuicksilverNet
+        """
         return QuicksilverNet(
             self.features,
-            patch=self.patch,
+            patch_size=self.patch_size,
             channels=self.channels,
-            hints=self.hints,
+            gradient_channels=self.gradient_channels,
             dropout=self.dropout,
         )
 
@@ -88,29 +105,43 @@ class Checkpoint:
     Attributes
     ----------
     network : QuicksilverNet
-        In evaluation mode.
-    spec : Spec
-    card : dict
-        What it was trained on, how good it is, its licence: plain values.
+        Network in evaluation mode.
+    spec : NetworkSpec
+        Architecture, and meaning of input and output.
+    card : mapping of str to object
+        Training data, measured accuracy and licence, in values that JSON can represent.
     """
 
     network: QuicksilverNet
-    spec: Spec
+    spec: NetworkSpec
     card: Mapping[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Checkpoint:
-        """Move the network to a device; this object is returned."""
+        """Move the network to a device in place.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Target device.
+
+        Returns
+        -------
+        Checkpoint
+            This object.
+        """
         self.network.to(device)
         return self
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a checkpoint as one ``.safetensors`` file; it appears whole or not at all.
+    """Write a checkpoint atomically as one ``.safetensors`` file.
 
     Parameters
     ----------
     checkpoint : Checkpoint
+        Network to write.
     path : path-like
+        File to write.
     """
     write_network(path, checkpoint.network, FORMAT, asdict(checkpoint.spec), checkpoint.card)
 
@@ -121,7 +152,9 @@ def load_checkpoint(path: str | Path, *, device: torch.device | str = 'cpu') -> 
     Parameters
     ----------
     path : path-like
-    device : device, optional
+        ``.safetensors`` file.
+    device : torch.device or str, optional
+        Device of the network.
 
     Returns
     -------
@@ -130,19 +163,34 @@ def load_checkpoint(path: str | Path, *, device: torch.device | str = 'cpu') -> 
     Raises
     ------
     WeightsError
-        If the file is missing, of another kind, or not what was written.
+        If the file is missing, of another kind, or damaged.
     """
     stored = read_network(path, FORMAT)
-    with fitting(path):
-        spec = Spec(**stored.spec)
+    with check_consistency(path):
+        spec = NetworkSpec(**stored.spec)
         network = spec.new_network()
         network.load_state_dict(stored.tensors)
     return Checkpoint(network.eval().to(device), spec, stored.card)
 
 
 def load_network(path: str | Path, *, device: torch.device | str = 'cpu') -> QuicksilverNet:
-    """Read the network alone: (batch, 2, P, P, P) to (batch, 3, P, P, P).
+    """Read the network of a checkpoint without its description.
 
-    Parameters, and what is raised, are those of `load_checkpoint`.
+    Parameters
+    ----------
+    path : path-like
+        ``.safetensors`` file.
+    device : torch.device or str, optional
+        Device of the network.
+
+    Returns
+    -------
+    QuicksilverNet
+        Module from (batch, 2, P, P, P) to (batch, 3, P, P, P).
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, of another kind, or damaged.
     """
     return load_checkpoint(path, device=device).network

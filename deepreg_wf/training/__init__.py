@@ -1,14 +1,14 @@
-"""Training: from a cohort of aligned brains to checkpoints."""
+"""Training of the networks: from a cohort of aligned brains to checkpoints."""
 
 from __future__ import annotations
 
 from deepreg_wf.training.cohort import (
     Cohort,
     CohortError,
+    choose_validation,
     load_cohort,
     quantise,
     save_cohort,
-    split,
 )
 from deepreg_wf.training.pipeline import TrainingSettings, train
 
@@ -16,9 +16,9 @@ __all__ = [
     'Cohort',
     'CohortError',
     'TrainingSettings',
+    'choose_validation',
     'load_cohort',
     'quantise',
     'save_cohort',
-    'split',
     'train',
 ]

@@ -1,4 +1,4 @@
-"""The brains that networks are trained on, aligned with a template: one file."""
+"""Cohorts: the brains on which networks are trained, aligned with a template, in one file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from deepreg_wf.errors import InputError
 from deepreg_wf.lddmm import DEFAULT_METRIC, Metric
 from deepreg_wf.utils.atomic import atomic_write
 
 FORMAT = 'deepreg_wf cohort 1'
-LEVELS = 255
-"""Intensities are kept as whole numbers up to this: a cohort of brains is small enough to move."""
+"""Name and version of the layout of the file."""
+
+MAX_LEVEL = 255
+"""Stored value of intensity 1; 8-bit images keep the file of a cohort small."""
 
 TEMPLATE = 'template'
 """Name of the template among the images."""
 
 
-class CohortError(ValueError):
-    """A file is not a cohort, or one that nothing can be learnt from."""
+class CohortError(InputError):
+    """A file is not a cohort, or a cohort does not suffice for training."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,19 @@ class Cohort:
     Attributes
     ----------
     images : mapping of str to Tensor, shape (X, Y, Z), uint8
-        Extracted brains, as `deepreg_wf.lddmm.normalise` scales them, by name; `TEMPLATE` is one.
-    spacing : tuple of 3 float
+        Extracted brains by name, normalised by `deepreg_wf.lddmm.normalise` and quantised. One of
+        them is `TEMPLATE`.
+    spacing : tuple of float, length 3
         Voxel size in mm.
     validation : tuple of str
-        Names of the brains that nothing is trained on.
+        Names of the brains for validation, which are never trained on.
     source : str
-        Where they come from, for the model card.
+        Dataset and template, for the model card.
+
+    Raises
+    ------
+    CohortError
+        If there is no template, or no brain for training or validation.
     """
 
     images: Mapping[str, Tensor]
@@ -51,10 +60,11 @@ class Cohort:
 
     def __post_init__(self) -> None:
         if TEMPLATE not in self.images:
-            raise CohortError('the cohort has no template')
+            raise CohortError('the cohort has no template', advice='make it again')
         if not self.training or not self.validation:
             raise CohortError(
-                'the cohort needs a brain to train on and one to validate with, at the least'
+                'the cohort is too small',
+                advice='give at least one brain to train on and one to validate with',
             )
 
     @property
@@ -63,16 +73,36 @@ class Cohort:
         return tuple(n for n in sorted(self.images) if n not in (TEMPLATE, *self.validation))
 
     def metric_on(self, device: torch.device | str) -> Metric:
-        """The default metric on the grid of the images."""
+        """Return the default metric on the grid of the images.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Device of the tensors that the metric is applied to.
+
+        Returns
+        -------
+        Metric
+        """
         return Metric(self.images[TEMPLATE].shape, self.spacing, **DEFAULT_METRIC, device=device)
 
     def image(self, name: str) -> Tensor:
-        """Brain in [0, 1], shape (X, Y, Z), float32."""
-        return self.images[name].float() / LEVELS
+        """Return a brain with intensities in [0, 1].
+
+        Parameters
+        ----------
+        name : str
+            One of the names of `images`.
+
+        Returns
+        -------
+        Tensor, shape (X, Y, Z), float32
+        """
+        return self.images[name].float() / MAX_LEVEL
 
     @property
     def digest(self) -> str:
-        """Checksum of the images, by which results that belong to others are recognised."""
+        """Checksum of the images, which the names of stored results contain."""
         digest = hashlib.sha256()
         for name in sorted(self.images):
             digest.update(name.encode())
@@ -81,18 +111,49 @@ class Cohort:
 
 
 def quantise(image: Tensor) -> Tensor:
-    """Bring an image in [0, 1] to whole numbers, as a cohort keeps it."""
-    return (image * LEVELS).round().to(torch.uint8)
+    """Convert an image to the 8-bit levels of a cohort.
+
+    Parameters
+    ----------
+    image : Tensor, shape (X, Y, Z)
+        Intensities in [0, 1].
+
+    Returns
+    -------
+    Tensor, shape (X, Y, Z), uint8
+    """
+    return (image * MAX_LEVEL).round().to(torch.uint8)
 
 
-def split(names: Sequence[str], every: int = 6) -> tuple[str, ...]:
-    """Choose the brains to validate with: every so many, in the order of their names."""
+def choose_validation(names: Sequence[str], every: int = 6) -> tuple[str, ...]:
+    """Choose the brains for validation at regular intervals in the order of their names.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of all brains.
+    every : int
+        Interval; one in so many brains is chosen.
+
+    Returns
+    -------
+    tuple of str
+        At least one name, if there is any.
+    """
     ordered = sorted(names)
     return tuple(ordered[every - 1 :: every]) or tuple(ordered[-1:])
 
 
 def save_cohort(cohort: Cohort, path: str | Path) -> None:
-    """Write a cohort as one ``.safetensors`` file."""
+    """Write a cohort atomically as one ``.safetensors`` file.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Brains to write.
+    path : path-like
+        File to write.
+    """
     metadata = {
         'format': FORMAT,
         'spacing': json.dumps(cohort.spacing),
@@ -105,11 +166,12 @@ def save_cohort(cohort: Cohort, path: str | Path) -> None:
 
 
 def load_cohort(path: str | Path) -> Cohort:
-    """Read what `save_cohort` wrote.
+    """Read a cohort that `save_cohort` wrote.
 
     Parameters
     ----------
     path : path-like
+        ``.safetensors`` file.
 
     Returns
     -------
@@ -118,7 +180,7 @@ def load_cohort(path: str | Path) -> Cohort:
     Raises
     ------
     CohortError
-        If it is no such file.
+        If the file is not a cohort, or the cohort does not suffice for training.
     """
     try:
         with safe_open(path, framework='pt') as file:
@@ -126,11 +188,17 @@ def load_cohort(path: str | Path) -> Cohort:
             images = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CohortError(
-            f'{path}: not a readable cohort ({error}); give a BIDS dataset, or the '
-            'cohort.safetensors that an earlier training made of one'
+            f'not a readable cohort ({error})',
+            advice='give a BIDS dataset, or the cohort.safetensors that an earlier training made',
+            path=path,
         ) from error
     if metadata.get('format') != FORMAT:
-        raise CohortError(f'{path}: not a cohort; give a BIDS dataset or a cohort.safetensors')
+        raise CohortError(
+            'not a cohort', advice='give a BIDS dataset or a cohort.safetensors', path=path
+        )
     x, y, z = json.loads(metadata['spacing'])
     validation = tuple(json.loads(metadata['validation']))
-    return Cohort(images, (x, y, z), validation, metadata['source'])
+    try:
+        return Cohort(images, (x, y, z), validation, metadata['source'])
+    except CohortError as error:
+        raise error.at(path) from None

@@ -1,4 +1,4 @@
-"""Training on brains that are aligned, moved by affines that are known."""
+"""Training of the localisation network on aligned brains that are moved by known affines."""
 
 from __future__ import annotations
 
@@ -9,52 +9,62 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from deepreg_wf.affine.checkpoint import save
-from deepreg_wf.affine.localisation_net import Localiser, look
+from deepreg_wf.affine.localisation_net import (
+    LocalisationNet,
+    resample_to_box,
+    save_localisation_net,
+)
 from deepreg_wf.lddmm.images import block_average, pad_to_multiple
-from deepreg_wf.training.augmentation import vary
+from deepreg_wf.training.augmentation import augment
 from deepreg_wf.training.cohort import TEMPLATE, Cohort
-from deepreg_wf.training.trainer import Fit, Plan
+from deepreg_wf.training.trainer import Trainer, TrainingSchedule
 
-STEPS = 4
-"""Of the recurrence."""
+N_STEPS = 4
+"""Steps of the recurrence in training."""
 
-UPRIGHT = 0.4
-"""Share of the brains that are turned a little and not anyhow."""
+SMALL_ROTATION_PROBABILITY = 0.4
+"""Probability of a small rotation; the others are uniformly distributed."""
 
-TILT = 0.35
-"""Standard deviation of the rotation vector of those, along each axis, in radians."""
+SMALL_ROTATION_SD = 0.35
+"""Standard deviation of the components of the rotation vector of a small rotation, in radians."""
 
-STRAIN = 0.07
-"""Standard deviation of the logarithms of scales, and of shears."""
+STRAIN_SD = 0.07
+"""Standard deviation of the logarithms of the scales, and of the shears."""
 
-OFF_CENTRE = 4.0
-"""Standard deviation of what the centre of a mask is wrong by, in mm, along each axis."""
+TRANSLATION_SD_MM = 4.0
+"""Standard deviation of the translation along each axis: the error of the centre of a mask."""
 
-CROPPED, CROP_MM = 0.25, 40.0
-"""Share of the brains whose lower end is cut off, and by how much at the most."""
+CROP_PROBABILITY, MAX_CROP_MM = 0.25, 40.0
+"""Probability that the lower end of a brain is cut off, and the largest height cut off."""
 
-VALIDATION = 48
-"""Affines that a network is validated with."""
+N_VALIDATION = 48
+"""Affines in a validation."""
 
-UNIT_MM = 50.0
-"""Error that costs one."""
+LOSS_UNIT_MM = 50.0
+"""Error that has the loss 1."""
 
-ACCURACY_MM = 2.0
-"""Errors below this do not matter: what follows is better than that at small ones."""
+TOLERANCE_MM = 2.0
+"""Error below which the loss is flat; the registration that follows corrects smaller ones."""
+
+POINT_STRIDE = 97
+"""Every so many voxels of the template is one of the points at which errors are measured."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Where a brain is, and how large: millimetres about its centre, at the size of the template.
+class BrainFrame:
+    """Brain with the coordinate system that its centre and volume define.
+
+    The frame has its origin at the centroid of the brain and its unit such that the volume of the
+    brain is that of the template in mm^3.
 
     Attributes
     ----------
     image : Tensor, shape (X, Y, Z)
+        Brain on its voxels.
     to_voxels : Tensor, shape (4, 4)
-        Millimetres of the frame to voxels of the image.
+        Affine from the frame to the voxels.
     to_world : Tensor, shape (4, 4)
-        Millimetres of the frame to those in which the cohort is aligned.
+        Affine from the frame to the coordinates in which the cohort is aligned, in mm.
     """
 
     image: Tensor
@@ -62,20 +72,33 @@ class Frame:
     to_world: Tensor
 
 
-class KnownAffines:
-    """Objective: to find affines that are known.
+class KnownAffineObjective:
+    """Objective: the distance between estimated and known affines.
 
     Parameters
     ----------
     training, validation : sequence of Tensor, shape (X, Y, Z)
         Brains aligned with the template.
     template : Tensor, shape (X, Y, Z)
+        Brain of the template.
     spacing : float
-        Of all of these, in mm.
-    coarse : int
+        Voxel size of all images, in mm.
+    factor : int
         Voxels that are averaged along each axis first.
-    batch : int
+    batch_size : int
+        Brains in a step.
     device : str
+        Device of the network.
+
+    Notes
+    -----
+    Let A_k be the affine after step k of the recurrence, A the known one, and p_i points of the
+    template. The error of a step is ``d_k = mean_i |A_k p_i - A p_i|`` in mm, and
+
+        loss = mean_k sqrt(d_k^2 + t^2) / c,  t = TOLERANCE_MM, c = LOSS_UNIT_MM.
+
+    The affine before a step is detached, so that a step learns from where the ones before it lead
+    and not to make it easier for those after it.
     """
 
     def __init__(
@@ -85,113 +108,146 @@ class KnownAffines:
         template: Tensor,
         spacing: float,
         *,
-        coarse: int = 2,
-        batch: int = 8,
+        factor: int = 2,
+        batch_size: int = 8,
         device: str = 'cpu',
     ) -> None:
-        self.spacing, self.batch, self.device = spacing * coarse, batch, device
+        self.spacing, self.batch_size, self.device = spacing * factor, batch_size, device
         self.training, self.validation, (template,) = (
-            [block_average(pad_to_multiple(image, coarse), coarse) for image in images]
+            [block_average(pad_to_multiple(image, factor), factor) for image in images]
             for images in (training, validation, [template])
         )
         self.volume = float((template > 0).sum())
         self.template = self._frame(template)
-        inside = (template > 0).nonzero()[::97].float()
+        inside = (template > 0).nonzero()[::POINT_STRIDE].float()
         ones = torch.ones(len(inside), 1)
         world = torch.cat([inside * self.spacing, ones], dim=1)
         self.points = world @ torch.linalg.inv(self.template.to_world).T
 
-    def loss(self, network: Localiser, step: int, generator: Generator) -> tuple[Tensor, float]:
-        """Mean distance in mm after every step, on a batch; the figure is that after the last."""
-        del step
-        cases = [self._case(self.training, generator, varied=True) for _ in range(self.batch)]
-        errors = self._errors(network, cases)
-        near = (errors.square() + ACCURACY_MM**2).sqrt()
-        return near.mean() / UNIT_MM, float(errors[-1].mean().detach())
+    def loss(
+        self, network: LocalisationNet, step: int, generator: Generator
+    ) -> tuple[Tensor, float]:
+        """Compute the loss of a random batch.
 
-    def validate(self, network: Localiser) -> float:
-        """Mean distance in mm after the last step on brains that are not trained on."""
+        Parameters
+        ----------
+        network : LocalisationNet
+            Network to train.
+        step : int
+            Number of the step; not used.
+        generator : Generator
+            Source of random numbers.
+
+        Returns
+        -------
+        loss : Tensor, shape ()
+        metric : float
+            Mean error after the last step of the recurrence, in mm.
+        """
+        cases = [self._draw(self.training, generator, varied=True) for _ in range(self.batch_size)]
+        errors = self._errors(network, cases)
+        smoothed = (errors.square() + TOLERANCE_MM**2).sqrt()
+        return smoothed.mean() / LOSS_UNIT_MM, float(errors[-1].mean().detach())
+
+    def validate(self, network: LocalisationNet) -> float:
+        """Compute the mean error after the last step on the brains for validation, in mm.
+
+        Parameters
+        ----------
+        network : LocalisationNet
+            Network to validate.
+
+        Returns
+        -------
+        float
+        """
         generator = Generator().manual_seed(0)
-        cases = [self._case(self.validation, generator, varied=False) for _ in range(VALIDATION)]
+        cases = [self._draw(self.validation, generator, varied=False) for _ in range(N_VALIDATION)]
         return float(self._errors(network, cases)[-1].mean())
 
-    def _errors(self, network: Localiser, cases: Sequence[tuple[Frame, Tensor]]) -> Tensor:
-        """Mean distances of the points, in mm, shape (steps, cases)."""
-        fixed = look(self.template.image, self.template.to_voxels, network).to(self.device)
+    def _errors(
+        self, network: LocalisationNet, cases: Sequence[tuple[BrainFrame, Tensor]]
+    ) -> Tensor:
+        """Return the mean distances of the points in mm, shape (steps, cases)."""
+        template = self.template
+        fixed = resample_to_box(template.image, template.to_voxels, network).to(self.device)
         fixed = fixed.expand(len(cases), 1, *fixed.shape)
         affines = torch.eye(4).repeat(len(cases), 1, 1)
         truths = torch.stack([truth for _, truth in cases])
         targets = self.points @ truths.mT
         errors = []
-        for _ in range(STEPS):
-            seen = [
-                look(frame.image, frame.to_voxels @ affine, network)
+        for _ in range(N_STEPS):
+            moved = [
+                resample_to_box(frame.image, frame.to_voxels @ affine, network)
                 for (frame, _), affine in zip(cases, affines, strict=True)
             ]
-            found = network(torch.stack(seen)[:, None].to(self.device), fixed).cpu()
-            found = affines @ found
-            errors.append((self.points @ found.mT - targets)[..., :3].norm(dim=-1).mean(-1))
-            # Steps learn from where those before them lead to, not to make it easy for others.
-            affines = found.detach()
+            update = network(torch.stack(moved)[:, None].to(self.device), fixed).cpu()
+            composed = affines @ update
+            errors.append((self.points @ composed.mT - targets)[..., :3].norm(dim=-1).mean(-1))
+            affines = composed.detach()
         return torch.stack(errors)
 
-    def _case(
+    def _draw(
         self, images: Sequence[Tensor], generator: Generator, *, varied: bool
-    ) -> tuple[Frame, Tensor]:
-        """A brain in its frame, moved, and the affine that undoes it."""
+    ) -> tuple[BrainFrame, Tensor]:
+        """Draw a brain that is moved by a random affine, and the affine that undoes it."""
         image = images[int(torch.randint(len(images), (1,), generator=generator))]
         if varied:
-            image = _crop(vary(image, generator), self.spacing, generator)
+            image = _crop(augment(image, generator), self.spacing, generator)
         frame = self._frame(image)
         moved = random_affine(generator)
         truth = moved @ torch.linalg.inv(frame.to_world) @ self.template.to_world
-        return Frame(image, frame.to_voxels @ torch.linalg.inv(moved), frame.to_world), truth
+        to_voxels = frame.to_voxels @ torch.linalg.inv(moved)
+        return BrainFrame(image, to_voxels, frame.to_world), truth
 
-    def _frame(self, image: Tensor) -> Frame:
+    def _frame(self, image: Tensor) -> BrainFrame:
         inside = (image > 0).nonzero().float()
         scale = (len(inside) / self.volume) ** (1 / 3)
         to_world = torch.diag(torch.tensor([scale, scale, scale, 1.0]))
         to_world[:3, 3] = self.spacing * inside.mean(dim=0)
         to_voxels = to_world.clone()
         to_voxels[:3] /= self.spacing
-        return Frame(image, to_voxels, to_world)
+        return BrainFrame(image, to_voxels, to_world)
 
 
 def random_affine(generator: Generator) -> Tensor:
-    """Draw what is left between two brains once their centres and volumes are the same.
+    """Draw an affine between two brains of the same centre and volume.
 
     Parameters
     ----------
     generator : Generator
+        Source of random numbers.
 
     Returns
     -------
     Tensor, shape (4, 4)
-        A rotation, any or a small one, after moderate scales and shears that keep the volume, and
-        a small translation.
+        A rotation, small or uniformly distributed, after moderate scales and shears that keep the
+        volume, with a small translation.
     """
     normal = torch.randn(13, generator=generator)
-    if float(torch.rand(1, generator=generator)) < UPRIGHT:
-        x, y, z = TILT * normal[:3]
+    if float(torch.rand(1, generator=generator)) < SMALL_ROTATION_PROBABILITY:
+        x, y, z = SMALL_ROTATION_SD * normal[:3]
         zero = torch.zeros(())
-        spin = torch.stack(
+        # Rodrigues: the rotation is the matrix exponential of the rotation vector's cross product.
+        cross = torch.stack(
             [torch.stack(row) for row in ((zero, -z, y), (z, zero, -x), (-y, x, zero))]
         )
-        rotation = torch.linalg.matrix_exp(spin)
+        rotation = torch.linalg.matrix_exp(cross)
     else:
-        rotation = _rotation(normal[:4] / normal[:4].norm())
-    scales = STRAIN * normal[4:7]
+        # A normalised Gaussian vector in four dimensions is a uniformly distributed rotation.
+        rotation = _rotation_matrix(normal[:4] / normal[:4].norm())
+    scales = STRAIN_SD * normal[4:7]
     strain = torch.diag((scales - scales.mean()).exp())
     rows, columns = torch.triu_indices(3, 3, offset=1)
-    strain[rows, columns] = STRAIN * normal[7:10]
+    strain[rows, columns] = STRAIN_SD * normal[7:10]
     affine = torch.eye(4)
     affine[:3, :3] = rotation @ strain
-    affine[:3, 3] = OFF_CENTRE * normal[10:]
+    affine[:3, 3] = TRANSLATION_SD_MM * normal[10:]
     return affine
 
 
-def _rotation(quaternion: Tensor) -> Tensor:
-    """Rotation matrix of a unit quaternion, the scalar first."""
+def _rotation_matrix(quaternion: Tensor) -> Tensor:
+    """Return the rotation matrix of a unit quaternion (w, x, y, z)."""
     w, x, y, z = quaternion
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
@@ -203,12 +259,12 @@ def _rotation(quaternion: Tensor) -> Tensor:
 
 def _crop(image: Tensor, spacing: float, generator: Generator) -> Tensor:
     """Cut off the lower end of some brains."""
-    share, depth = torch.rand(2, generator=generator).tolist()
-    if share > CROPPED:
+    probability, depth = torch.rand(2, generator=generator).tolist()
+    if probability > CROP_PROBABILITY:
         return image
     lowest = int((image > 0).any(dim=0).any(dim=0).nonzero()[0])
     cropped = image.clone()
-    cropped[:, :, : lowest + round(depth * CROP_MM / spacing)] = 0
+    cropped[:, :, : lowest + round(depth * MAX_CROP_MM / spacing)] = 0
     return cropped
 
 
@@ -217,57 +273,66 @@ def train_affine(
     folder: Path,
     *,
     steps: int = 8_000,
-    batch: int = 8,
-    rate: float = 2e-3,
+    batch_size: int = 8,
+    learning_rate: float = 2e-3,
     seed: int = 0,
     device: str = 'cpu',
     licence: str = '',
-    say: Callable[[str], None] = print,
-) -> Localiser:
-    """Train a network to align brains, or go on with it.
+    log: Callable[[str], None] = print,
+) -> LocalisationNet:
+    """Train the network that aligns brains, or resume its training.
 
     Parameters
     ----------
     cohort : Cohort
+        Brains to train on.
     folder : Path
-        Where it is kept, ``affine.safetensors``. A call that was cut off goes on from what it
-        finds there.
+        Folder of ``affine.safetensors``. An interrupted training resumes from the files in it.
     steps : int
-    batch : int
-        Brains a step.
-    rate : float
+        Number of steps.
+    batch_size : int
+        Brains in a step.
+    learning_rate : float
         Largest learning rate.
     seed : int
-        Of all that is random.
+        Seed of all random numbers.
     device : str
+        Device of the network.
     licence : str
-        Of the weights.
-    say : callable
-        Takes lines of progress.
+        Licence of the weights, for the model card.
+    log : callable
+        Function that takes a line of progress.
 
     Returns
     -------
-    Localiser
+    LocalisationNet
+        Trained network in evaluation mode.
     """
-    objective = KnownAffines(
+    objective = KnownAffineObjective(
         [cohort.image(name) for name in cohort.training],
         [cohort.image(name) for name in cohort.validation],
         cohort.image(TEMPLATE),
         max(cohort.spacing),
-        batch=batch,
+        batch_size=batch_size,
         device=device,
     )
     torch.manual_seed(seed)
-    network = Localiser(volume=objective.volume * objective.spacing**3).to(device)
-    fit = Fit(network, Plan(steps, rate, seed), lambda: objective, folder, 'affine')
-    fit.run(say)
+    network = LocalisationNet(volume=objective.volume * objective.spacing**3).to(device)
+    schedule = TrainingSchedule(steps, learning_rate, seed)
+    trainer = Trainer(network, schedule, lambda: objective, folder, 'affine')
+    trainer.run(log)
     card = {
         'source': cohort.source,
         'licence': licence,
         'training': list(cohort.training),
         'validation': list(cohort.validation),
-        'settings': {'steps': steps, 'batch': batch, 'rate': rate, 'seed': seed},
-        'validation_error_mm': fit.history[-1]['validation'],
+        'settings': {
+            'steps': steps,
+            'batch_size': batch_size,
+            'learning_rate': learning_rate,
+            'seed': seed,
+        },
+        'validation_error_mm': trainer.history[-1]['validation'],
     }
-    save(network, folder / 'affine.safetensors', card)
+    save_localisation_net(network, folder / 'affine.safetensors', card)
     return network

@@ -1,4 +1,4 @@
-"""The model card: what networks were made of, how, and how good they are."""
+"""Model card: training data, settings and measured accuracy of networks, as Markdown."""
 
 from __future__ import annotations
 
@@ -13,59 +13,61 @@ aligned by an affine (Yang, Kwitt, Styner, Niethammer, NeuroImage 2017).
 
 - Made from: {source}
 - Trained on {n_training} brains: {training}
-- Validated on {n_validation} brains that nothing was trained on: {validation}
+- Validated on {n_validation} other brains: {validation}
 - Licence: {licence}
 
 ## Registration of the validation brains with the template, both ways
 
 | | Correlation, mean | worst | Smallest Jacobian determinant |
 | --- | --- | --- | --- |
-{figures}
+{measures}
 
 ## Training
 
-| Stage | Steps | Missed at first | Missed in the end, training | Held back |
+| Stage | Steps | First error, validation | Last error, training | Last error, validation |
 | --- | --- | --- | --- | --- |
 {histories}
 
-What is missed is, in imitation, the share of the energy of the momentum; predicting zero misses 1.
-End to end it is the energy of the matching in that of the images as they are.
+The error of supervised training is the squared norm of the error of the momentum, relative to
+that of the momentum itself; a momentum of zero has the error 1. The error of end-to-end training
+is the energy of the matching, relative to that of the images without deformation.
 
 Settings: {settings}
 """
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
-    """Write the model card of a training as Markdown.
+def model_card(record: Mapping[str, Any]) -> str:
+    """Write the model card of a training.
 
     Parameters
     ----------
-    facts : mapping
-        What `train` keeps of itself.
+    record : mapping of str to object
+        Record of the training, the content of ``training.json``.
 
     Returns
     -------
     str
+        Markdown.
     """
     rows = [
-        f'| {name} | {of["mean_correlation"]:.3f} | {of["worst_correlation"]:.3f} | '
-        f'{of["min_jacobian"]:.2f} |'
-        for name, of in facts['figures'].items()
+        f'| {name} | {measures["mean_correlation"]:.3f} | {measures["worst_correlation"]:.3f} | '
+        f'{measures["min_jacobian"]:.2f} |'
+        for name, measures in record['figures'].items()
     ]
     stages = [
         f'| {network}, {stage} | {history[-1]["step"]} | {history[0]["validation"]:.3f} | '
         f'{history[-1]["training"]:.3f} | {history[-1]["validation"]:.3f} |'
-        for network, histories in facts['histories'].items()
+        for network, histories in record['histories'].items()
         for stage, history in histories.items()
     ]
     return _CARD.format(
-        source=facts['source'] or 'not stated',
-        n_training=len(facts['training']),
-        training=', '.join(facts['training']),
-        n_validation=len(facts['validation']),
-        validation=', '.join(facts['validation']),
-        licence=facts['licence'] or 'not stated',
-        figures='\n'.join(rows),
+        source=record['source'] or 'not stated',
+        n_training=len(record['training']),
+        training=', '.join(record['training']),
+        n_validation=len(record['validation']),
+        validation=', '.join(record['validation']),
+        licence=record['licence'] or 'not stated',
+        measures='\n'.join(rows),
         histories='\n'.join(stages),
-        settings=', '.join(f'{name} {value}' for name, value in facts['settings'].items()),
+        settings=', '.join(f'{name} {value}' for name, value in record['settings'].items()),
     )

@@ -1,4 +1,4 @@
-"""Training from a cohort to checkpoints, stage by stage, each kept on disk."""
+"""Training pipeline from a cohort to checkpoints; every stage is kept on disk."""
 
 from __future__ import annotations
 
@@ -12,85 +12,86 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
-from deepreg_wf.quicksilver.checkpoint import Checkpoint, Spec, save_checkpoint
-from deepreg_wf.quicksilver.coarse_grid import Blocks
+from deepreg_wf.quicksilver.checkpoint import Checkpoint, NetworkSpec, save_checkpoint
+from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
 from deepreg_wf.training.calibration import calibrate
 from deepreg_wf.training.cohort import Cohort
-from deepreg_wf.training.end_to_end import EndToEnd
-from deepreg_wf.training.examples import cases
+from deepreg_wf.training.end_to_end import EndToEndObjective
+from deepreg_wf.training.examples import make_pairs
 from deepreg_wf.training.model_card import model_card
-from deepreg_wf.training.rollout import Journey
-from deepreg_wf.training.samples import known_geodesics, taught
-from deepreg_wf.training.supervised import Imitation
-from deepreg_wf.training.targets import Pair, choose_pairs, teach
-from deepreg_wf.training.trainer import Fit, Objective, Plan
+from deepreg_wf.training.rollout import Groups, Rollout
+from deepreg_wf.training.samples import known_geodesics, matched_samples
+from deepreg_wf.training.supervised import SupervisedObjective
+from deepreg_wf.training.targets import BrainPair, choose_pairs, compute_targets
+from deepreg_wf.training.trainer import Objective, Trainer, TrainingSchedule
 from deepreg_wf.training.validation import validate
 from deepreg_wf.utils.atomic import atomic_write
 
-FACTS, PANELS = 'training.json', 'panels.safetensors'
-"""Files with all that there is to say of a training, and with pictures of a registration."""
+RECORD_FILE, PANELS_FILE = 'training.json', 'panels.safetensors'
+"""Files of the record of a training, and of slices of a registration of validation brains."""
 
 PROBABILISTIC_DROPOUT = 0.2
-"""That of the original."""
+"""Dropout rate of the probabilistic network, as in the original."""
 
-FINE_TUNING = 0.3
-"""Learning rate of training end to end, in that of imitation."""
+FINE_TUNING_RATE = 0.3
+"""Learning rate of end-to-end training, relative to that of supervised training."""
 
-Say = Callable[[str], None]
-Figures = list[dict[str, float]]
+Log = Callable[[str], None]
+History = list[dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """What is trained, and for how long.
+    """Settings of the networks and of their training.
 
     Attributes
     ----------
     features : int
-        f of the networks.
-    hints : bool
-        Whether networks are shown what an optimiser would see; see `Scene`.
+        Channels f of the first layer of the networks.
+    gradient_channels : bool
+        Whether the networks have gradient channels; see `QuicksilverNet`.
     spacing : float
-        Blocks that they see, in mm.
-    detail : float
-        Voxels in mm that the gradient of the energy is taken at.
+        Spacing of the coarse grid, in mm.
+    energy_spacing : float
+        Voxel size in mm to which the images are averaged for the energy.
     rounds : int
-        How often correction is trained on where it has led to.
-    repeats : int
-        How often it is applied in the end.
+        Rounds of the training of the correction network, each on the results of the one before.
+    n_iterations : int
+        Number of updates by the correction network in use.
     prediction_brains, correction_brains, probabilistic_brains : int
-        Brains that each network imitates teachers on; 0 leaves the network out.
+        Examples of the supervised training of each network; 0 leaves the network out.
     prediction_pairs, correction_pairs : int
-        Pairs that each then registers end to end.
-    between : int
-        Matched pairs of two subjects, beside those with the template.
-    geodesics : int
-        Random known geodesics.
-    variants : int
-        How many times each pair is shown, with other contrast, bias field and noise.
-    rate : float
-        Learning rate.
-    batch : int
-        Brains a step.
+        Pairs of the end-to-end training that follows.
+    n_between : int
+        Matched pairs of two subjects, in addition to those with the template.
+    n_geodesics : int
+        Synthetic pairs from random known geodesics.
+    n_variants : int
+        Augmented copies of each pair.
+    learning_rate : float
+        Largest learning rate.
+    batch_size : int
+        Examples in a step.
     seed : int
+        Seed of all random numbers.
     """
 
     features: int = 8
-    hints: bool = True
+    gradient_channels: bool = True
     spacing: float = 4.0
-    detail: float = 2.0
+    energy_spacing: float = 2.0
     rounds: int = 2
-    repeats: int = 5
+    n_iterations: int = 5
     prediction_brains: int = 6_000
     prediction_pairs: int = 0
     correction_brains: int = 4_000
     correction_pairs: int = 0
     probabilistic_brains: int = 600
-    between: int = 20
-    geodesics: int = 40
-    variants: int = 3
-    rate: float = 4e-3
-    batch: int = 2
+    n_between: int = 20
+    n_geodesics: int = 40
+    n_variants: int = 3
+    learning_rate: float = 4e-3
+    batch_size: int = 2
     seed: int = 0
 
 
@@ -101,186 +102,211 @@ def train(
     *,
     device: str = 'cpu',
     licence: str = '',
-    say: Say = print,
+    log: Log = print,
 ) -> dict[str, Checkpoint]:
-    """Train prediction, correction and probabilistic networks, or go on with it.
+    """Train the prediction, correction and probabilistic networks, or resume their training.
 
     Parameters
     ----------
     cohort : Cohort
+        Brains to train on.
     folder : Path
-        Where everything is kept. A call that was cut off goes on from what it finds there.
+        Output folder. An interrupted training resumes from the files in it.
     settings : TrainingSettings
+        Settings of the networks and of their training.
     device : str
+        Device of the computation.
     licence : str
-        Of the weights, for the model card.
-    say : callable
-        Takes lines of progress.
+        Licence of the weights, for the model card.
+    log : callable
+        Function that takes a line of progress.
 
     Returns
     -------
     dict of str to Checkpoint
-        By name: 'prediction', 'correction', 'probabilistic'; they are in `folder` too.
+        Networks by name, 'prediction', 'correction' and 'probabilistic', as written to `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    course = _Course(cohort, folder, settings, device, say)
-    made = {'prediction': course.fit_prediction()}
+    stages = _Stages(cohort, folder, settings, device, log)
+    networks = {'prediction': stages.train_prediction()}
     if settings.correction_brains:
-        made['correction'] = course.fit_correction()
+        networks['correction'] = stages.train_correction()
     if settings.probabilistic_brains:
-        made['probabilistic'] = course.fit_probabilistic()
-        made['probabilistic'] = course.calibrate(made)
-    say('validating')
-    figures, panels = validate(cohort, made, course.validation_pairs, device)
-    with atomic_write(folder / PANELS) as temporary:
+        networks['probabilistic'] = stages.train_probabilistic()
+        networks['probabilistic'] = stages.calibrate(networks)
+    log('validating')
+    measures, panels = validate(cohort, networks, stages.validation_pairs, device)
+    with atomic_write(folder / PANELS_FILE) as temporary:
         temporary.write_bytes(save(panels))
-    facts = {
+    record = {
         'source': cohort.source,
         'licence': licence,
         'training': list(cohort.training),
         'validation': list(cohort.validation),
         'settings': asdict(settings),
-        'figures': figures,
-        'histories': course.histories,
+        'figures': measures,
+        'histories': stages.histories,
     }
-    for name, text in {FACTS: json.dumps(facts, indent=2), 'README.md': model_card(facts)}.items():
+    texts = {RECORD_FILE: json.dumps(record, indent=2), 'README.md': model_card(record)}
+    for name, text in texts.items():
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text)
-    for name, checkpoint in made.items():
-        card = {key: facts[key] for key in ('source', 'licence', 'training', 'validation')}
-        card |= {'settings': facts['settings'], 'figures': figures[name]}
-        made[name] = replace(checkpoint, card=card)
-        save_checkpoint(made[name], folder / f'{name}.safetensors')
-    return made
+    for name, checkpoint in networks.items():
+        card = {key: record[key] for key in ('source', 'licence', 'training', 'validation')}
+        card |= {'settings': record['settings'], 'figures': measures[name]}
+        networks[name] = replace(checkpoint, card=card)
+        save_checkpoint(networks[name], folder / f'{name}.safetensors')
+    return networks
 
 
-class _Course:
-    """The stages, and the samples that they share."""
+class _Stages:
+    """Stages of a training, with the samples and the rollout that they share."""
 
     def __init__(
-        self, cohort: Cohort, folder: Path, settings: TrainingSettings, device: str, say: Say
+        self, cohort: Cohort, folder: Path, settings: TrainingSettings, device: str, log: Log
     ) -> None:
         self.cohort, self.folder, self.settings = cohort, folder, settings
-        self.device, self.say = device, say
-        self.blocks = Blocks(cohort.metric_on(device), settings.spacing)
-        self.histories: dict[str, dict[str, Figures]] = {}
-        self.validation_pairs = choose_pairs(cohort.validation, 0, settings.seed)
-        teachers = self._teach(choose_pairs(cohort.training, settings.between, settings.seed))
-        self.momenta = momenta = list(teachers.values())
-        self.scale = float(torch.stack(momenta).square().mean().sqrt())
-        say(f'{settings.geodesics} random geodesics')
-        folder = folder / 'geodesics'
+        self.device, self.log = device, log
+        self.coarse_grid = CoarseGrid(cohort.metric_on(device), settings.spacing)
+        self.histories: dict[str, dict[str, History]] = {}
+        seed = settings.seed
+        self.validation_pairs = choose_pairs(cohort.validation, 0, seed)
+        targets = self._compute_targets(choose_pairs(cohort.training, settings.n_between, seed))
+        self.momenta = momenta = list(targets.values())
+        # With this scale the output of the networks has unit variance.
+        self.output_scale = float(torch.stack(momenta).square().mean().sqrt())
+        log(f'{settings.n_geodesics} random geodesics')
         synthetic = known_geodesics(
-            cohort, momenta, self.blocks, settings.geodesics, settings.seed, folder
+            cohort, momenta, self.coarse_grid, settings.n_geodesics, seed, folder / 'geodesics'
         )
-        validation = taught(cohort, self._teach(self.validation_pairs))
-        start = (
-            cases(taught(cohort, teachers), settings.variants, settings.seed),
-            cases(synthetic, settings.variants, settings.seed + 1),
-            cases(validation, 0, settings.seed),
+        validation = matched_samples(cohort, self._compute_targets(self.validation_pairs))
+        pairs = Groups(
+            make_pairs(matched_samples(cohort, targets), settings.n_variants, seed),
+            make_pairs(synthetic, settings.n_variants, seed + 1),
+            make_pairs(validation, 0, seed),
         )
         specs = self._spec('prediction'), self._spec('correction')
-        self.journey = Journey(start, self.blocks, *specs, say)
+        self.rollout = Rollout(pairs, self.coarse_grid, *specs, log)
 
-    def _teach(self, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
-        return teach(self.cohort, pairs, self.blocks, self.folder / 'teachers', self.say)
+    def _compute_targets(self, pairs: Sequence[BrainPair]) -> dict[BrainPair, Tensor]:
+        folder = self.folder / 'teachers'
+        return compute_targets(self.cohort, pairs, self.coarse_grid, folder, self.log)
 
-    def fit_prediction(self) -> Checkpoint:
-        """Fit the network that maps a pair of images to its momentum."""
+    def train_prediction(self) -> Checkpoint:
+        """Train the network that maps a pair of images to its momentum."""
         settings = self.settings
-        made = self._new(self._spec('prediction'))
-        made = self._imitate('prediction', made, settings.prediction_brains, stops=[0])
-        made = self._tune('prediction', made, settings.prediction_pairs, stop=0)
-        self.journey.go_on(made)
-        return made
+        checkpoint = self._new_checkpoint(self._spec('prediction'))
+        self._train_supervised(
+            'prediction', checkpoint, settings.prediction_brains, iterations=[0]
+        )
+        self._train_end_to_end('prediction', checkpoint, settings.prediction_pairs, iteration=0)
+        self.rollout.add(checkpoint)
+        return checkpoint
 
-    def fit_probabilistic(self) -> Checkpoint:
-        """Fit the same with dropout, which stays on in prediction."""
-        made = self._new(self._spec('prediction', dropout=PROBABILISTIC_DROPOUT))
-        brains = self.settings.probabilistic_brains
-        return self._imitate('probabilistic', made, brains, stops=[0])
+    def train_probabilistic(self) -> Checkpoint:
+        """Train a prediction network with dropout."""
+        spec = self._spec('prediction', dropout=PROBABILISTIC_DROPOUT)
+        checkpoint = self._new_checkpoint(spec)
+        self._train_supervised(
+            'probabilistic', checkpoint, self.settings.probabilistic_brains, iterations=[0]
+        )
+        return checkpoint
 
-    def calibrate(self, made: Mapping[str, Checkpoint]) -> Checkpoint:
-        """Let the probabilistic network know how large its spread has to be made."""
-        self.say('comparing the spread of drawn momenta with the error')
-        probabilistic = made['probabilistic']
-        ready = {name: checkpoint.to(self.device) for name, checkpoint in made.items()}
-        found = calibrate(self.cohort, ready, self.momenta, self.blocks, self.settings.seed)
-        return replace(probabilistic, spec=replace(probabilistic.spec, inflation=found))
+    def calibrate(self, networks: Mapping[str, Checkpoint]) -> Checkpoint:
+        """Return the probabilistic network with the scale of its uncertainty."""
+        self.log('comparing the spread of drawn momenta with the error')
+        probabilistic = networks['probabilistic']
+        on_device = {name: network.to(self.device) for name, network in networks.items()}
+        scale = calibrate(
+            self.cohort, on_device, self.momenta, self.coarse_grid, self.settings.seed
+        )
+        return replace(probabilistic, spec=replace(probabilistic.spec, uncertainty_scale=scale))
 
-    def fit_correction(self) -> Checkpoint:
-        """Fit the network that looks again, and again at what it has led to itself.
+    def train_correction(self) -> Checkpoint:
+        """Train the network that corrects the prediction, and then its own results.
 
-        Each round adds the stop that the network of the round before has led to.
+        Each round adds the iteration that the network of the round before has led to.
         """
         settings = self.settings
-        made = self._new(self._spec('correction'))
+        checkpoint = self._new_checkpoint(self._spec('correction'))
         brains = settings.correction_brains // settings.rounds
-        for stop in range(1, settings.rounds + 1):
-            stops = range(1, stop + 1)
-            made = self._imitate(f'correction-{stop}', made, brains, stops=stops)
-            self.journey.go_on(made)
-        return self._tune('correction', made, settings.correction_pairs, stop=settings.rounds)
+        for number in range(1, settings.rounds + 1):
+            self._train_supervised(
+                f'correction-{number}', checkpoint, brains, iterations=range(1, number + 1)
+            )
+            self.rollout.add(checkpoint)
+        self._train_end_to_end(
+            'correction', checkpoint, settings.correction_pairs, iteration=settings.rounds
+        )
+        return checkpoint
 
-    def _spec(self, role: str, *, dropout: float = 0.0) -> Spec:
+    def _spec(self, role: str, *, dropout: float = 0.0) -> NetworkSpec:
         settings = self.settings
-        return Spec(
+        return NetworkSpec(
             role=role,
             features=settings.features,
-            hints=settings.hints,
+            gradient_channels=settings.gradient_channels,
             dropout=dropout,
             stride=0,
             spacing=settings.spacing,
-            detail=settings.detail,
-            repeats=1 if role == 'prediction' else settings.repeats,
-            metric=self.blocks.image.parameters,
-            scale=self.scale,
+            energy_spacing=settings.energy_spacing,
+            n_iterations=1 if role == 'prediction' else settings.n_iterations,
+            metric=self.coarse_grid.image_metric.parameters,
+            output_scale=self.output_scale,
         )
 
-    def _new(self, spec: Spec) -> Checkpoint:
+    def _new_checkpoint(self, spec: NetworkSpec) -> Checkpoint:
         torch.manual_seed(self.settings.seed)
         return Checkpoint(spec.new_network(), spec)
 
-    def _imitate(
-        self, name: str, checkpoint: Checkpoint, brains: int, stops: Sequence[int]
-    ) -> Checkpoint:
-        """Train on momenta that are known, at some stops of the journey."""
-        batch = self.settings.batch
+    def _train_supervised(
+        self, name: str, checkpoint: Checkpoint, brains: int, iterations: Sequence[int]
+    ) -> None:
+        """Train on known momenta, at some iterations of the rollout."""
+        batch_size = self.settings.batch_size
 
         def make_objective() -> Objective[QuicksilverNet]:
-            shown = [self.journey.exercises(stop) for stop in stops]
-            real, synthetic, validation = (
-                [exercise for of_stop in shown for exercise in of_stop[group]]
-                for group in range(3)
+            groups = [self.rollout.examples(iteration) for iteration in iterations]
+            return SupervisedObjective(
+                [example for group in groups for example in group.matched],
+                [example for group in groups for example in group.synthetic],
+                [example for group in groups for example in group.validation],
+                batch_size,
+                self.device,
             )
-            return Imitation(real, synthetic, validation, batch, self.device)
 
-        plan = Plan(max(1, brains // batch), self.settings.rate, self.settings.seed)
-        return self._fit(name, 'imitation', checkpoint, plan, make_objective)
+        steps = max(1, brains // batch_size)
+        schedule = TrainingSchedule(steps, self.settings.learning_rate, self.settings.seed)
+        self._train(name, 'supervised', checkpoint, schedule, make_objective)
 
-    def _tune(self, name: str, checkpoint: Checkpoint, pairs: int, stop: int) -> Checkpoint:
-        """Train on by the energy of the matching."""
-        if not pairs:
-            return checkpoint
+    def _train_end_to_end(
+        self, name: str, checkpoint: Checkpoint, n_pairs: int, iteration: int
+    ) -> None:
+        """Continue the training by the energy of the matching, at an iteration of the rollout."""
+        if not n_pairs:
+            return
 
         def make_objective() -> Objective[QuicksilverNet]:
-            training, _, validation = self.journey.cases(stop)
-            return EndToEnd(training, validation, checkpoint.spec, self.blocks)
+            pairs = self.rollout.pairs(iteration)
+            return EndToEndObjective(
+                pairs.matched, pairs.validation, checkpoint.spec, self.coarse_grid
+            )
 
-        plan = Plan(pairs, FINE_TUNING * self.settings.rate, self.settings.seed)
-        return self._fit(name, 'end-to-end', checkpoint, plan, make_objective)
+        learning_rate = FINE_TUNING_RATE * self.settings.learning_rate
+        schedule = TrainingSchedule(n_pairs, learning_rate, self.settings.seed)
+        self._train(name, 'end-to-end', checkpoint, schedule, make_objective)
 
-    def _fit(
+    def _train(
         self,
         name: str,
         stage: str,
         checkpoint: Checkpoint,
-        plan: Plan,
+        schedule: TrainingSchedule,
         make_objective: Callable[[], Objective[QuicksilverNet]],
-    ) -> Checkpoint:
+    ) -> None:
+        """Train the network of a checkpoint in place, and keep its history."""
         network = checkpoint.network
         network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        fit = Fit(network, plan, make_objective, self.folder, f'{name}-{stage}')
-        fit.run(self.say)
-        self.histories.setdefault(name, {})[stage] = fit.history
-        return checkpoint
+        trainer = Trainer(network, schedule, make_objective, self.folder, f'{name}-{stage}')
+        trainer.run(self.log)
+        self.histories.setdefault(name, {})[stage] = trainer.history

@@ -1,4 +1,4 @@
-"""Learning from teachers: the error of a momentum, measured in its metric."""
+"""Supervised training: the loss is the error of the momentum, in the norm of its metric."""
 
 from __future__ import annotations
 
@@ -9,64 +9,99 @@ import torch
 from torch import Generator, Tensor
 
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
-from deepreg_wf.training.examples import Exercise, collate
+from deepreg_wf.training.examples import TrainingExample, collate
 
-SYNTHETIC = 0.25
-"""Share of the exercises that are random known geodesics."""
+SYNTHETIC_SHARE = 0.25
+"""Probability of drawing a synthetic example."""
 
 
 @dataclass
-class Imitation:
-    """Mean square error of whitened momenta: that of the metric's own norm.
-
-    Its figure is the share of the energy that is missed; answering zero misses 1.
+class SupervisedObjective:
+    """Objective: the mean squared error of whitened momenta.
 
     Attributes
     ----------
-    real, synthetic, validation : sequence of Exercise
-        Of pairs that have been matched, of known geodesics, and held back.
-    batch : int
-        Exercises a step.
+    matched, synthetic, validation : sequence of TrainingExample
+        Examples of matched pairs, of known geodesics, and for validation.
+    batch_size : int
+        Examples in a step.
     device : str
+        Device of the network.
+
+    Notes
+    -----
+    With targets u and outputs N, ``loss = mean (N - u)^2``. Up to a constant this is the squared
+    norm of the error of the velocity in the metric, see `CoarseGrid`; the original uses the L1
+    norm of the error of the momentum. The metric in the history is the relative error
+    ``sum (N - u)^2 / sum u^2``, the share of the energy that is missing; it is 1 for an output of
+    zero.
     """
 
-    real: Sequence[Exercise]
-    synthetic: Sequence[Exercise]
-    validation: Sequence[Exercise]
-    batch: int
+    matched: Sequence[TrainingExample]
+    synthetic: Sequence[TrainingExample]
+    validation: Sequence[TrainingExample]
+    batch_size: int
     device: str = 'cpu'
 
     def loss(
         self, network: QuicksilverNet, step: int, generator: Generator
     ) -> tuple[Tensor, float]:
-        """Error of a batch of random exercises."""
-        chosen = [self._pick(generator) for _ in range(self.batch)]
-        error, zero = self._error(network, chosen, generator)
-        return error, float(error.detach()) / zero
+        """Compute the error of a random batch.
 
-    def _pick(self, generator: Generator) -> Exercise:
-        made = bool(torch.rand(1, generator=generator) < SYNTHETIC)
-        group = self.synthetic if made and self.synthetic else self.real
+        Parameters
+        ----------
+        network : QuicksilverNet
+            Network to train.
+        step : int
+            Number of the step; not used.
+        generator : Generator
+            Source of random numbers.
+
+        Returns
+        -------
+        loss : Tensor, shape ()
+            Mean squared error.
+        metric : float
+            Relative error.
+        """
+        examples = [self._draw(generator) for _ in range(self.batch_size)]
+        error, zero_error = self._errors(network, examples, generator)
+        return error, float(error.detach()) / zero_error
+
+    def _draw(self, generator: Generator) -> TrainingExample:
+        """Draw a matched or a synthetic example."""
+        is_synthetic = bool(torch.rand(1, generator=generator) < SYNTHETIC_SHARE)
+        group = self.synthetic if is_synthetic and self.synthetic else self.matched
         return group[int(torch.randint(len(group), (1,), generator=generator))]
 
     def validate(self, network: QuicksilverNet) -> float:
-        """Share missed of the exercises that are held back."""
-        missed = total = 0.0
-        generator = Generator().manual_seed(0)
-        for exercise in self.validation:
-            error, zero = self._error(network, [exercise], generator)
-            missed += float(error)
-            total += zero
-        return missed / total
+        """Compute the relative error of the examples for validation.
 
-    def _error(
-        self, network: QuicksilverNet, exercises: Sequence[Exercise], generator: Generator
+        Parameters
+        ----------
+        network : QuicksilverNet
+            Network to validate.
+
+        Returns
+        -------
+        float
+        """
+        error_sum = zero_sum = 0.0
+        generator = Generator().manual_seed(0)
+        for example in self.validation:
+            error, zero_error = self._errors(network, [example], generator)
+            error_sum += float(error)
+            zero_sum += zero_error
+        return error_sum / zero_sum
+
+    def _errors(
+        self, network: QuicksilverNet, examples: Sequence[TrainingExample], generator: Generator
     ) -> tuple[Tensor, float]:
-        """Mean square error, and that of answering zero."""
-        channels, answers = collate(exercises, generator)
+        """Return the mean squared error of the network, and that of an output of zero."""
+        channels, targets = collate(examples, generator)
         channels = channels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
-        answers = answers.to(self.device)
+        targets = targets.to(self.device)
         on_gpu = torch.device(self.device).type == 'cuda'
         with torch.autocast('cuda', torch.bfloat16, enabled=on_gpu):
             output = network(channels)
-        return (output.float() - answers).square().mean(), float(answers.square().mean())
+        return (output.float() - targets).square().mean(), float(targets.square().mean())

@@ -1,4 +1,4 @@
-"""How good trained networks are on brains that they have not seen."""
+"""Validation of trained networks on brains that they were not trained on."""
 
 from __future__ import annotations
 
@@ -12,59 +12,64 @@ from deepreg_wf.lddmm import Metric, diagnostics, fields, shoot
 from deepreg_wf.quicksilver.checkpoint import Checkpoint
 from deepreg_wf.quicksilver.prediction import correct, predict
 from deepreg_wf.training.cohort import Cohort
-from deepreg_wf.training.targets import Pair
+from deepreg_wf.training.targets import BrainPair
 
-Figures = dict[str, float]
+Measures = dict[str, float]
+"""Accuracy of a network by the name of the measure."""
 
-SLICES = (0.35, 0.5, 0.65)
-"""Height of the slices that are kept, as a share of the grid's."""
+SLICE_HEIGHTS = (0.35, 0.5, 0.65)
+"""Heights of the axial slices of a panel, relative to the height of the grid."""
 
 
 def validate(
     cohort: Cohort,
     checkpoints: Mapping[str, Checkpoint],
-    pairs: Sequence[Pair],
+    pairs: Sequence[BrainPair],
     device: str,
-) -> tuple[dict[str, Figures], dict[str, Tensor]]:
-    """Register pairs of validation brains and measure the result.
+) -> tuple[dict[str, Measures], dict[str, Tensor]]:
+    """Register pairs of brains and measure the result.
 
     Parameters
     ----------
     cohort : Cohort
+        Brains by name.
     checkpoints : mapping of str to Checkpoint
-        By name; 'prediction' is needed, the others are optional.
-    pairs : sequence of Pair
+        Networks by name: 'prediction', and optionally 'correction' and 'probabilistic'.
+    pairs : sequence of BrainPair
+        Pairs to register.
     device : str
+        Device of the computation.
 
     Returns
     -------
-    figures : dict of str to dict
-        For the affine alone and for each network: mean and smallest correlation of the images
-        inside the fixed brain, smallest Jacobian determinant of either map.
+    measures : dict of str to dict
+        For 'affine', without any deformation, and for each network: number of pairs, mean and
+        smallest correlation of the images inside the fixed brain, smallest Jacobian determinant
+        of either map.
     panels : dict of str to Tensor, shape (3, X, Y)
-        Of the pair on which prediction does worst: three axial slices of the fixed image, and of
-        the moving one as each of the above warps it.
+        Three axial slices of the pair with the lowest correlation after prediction: 'fixed', and
+        the moving image as each of the above warps it.
     """
     metric = cohort.metric_on(device)
-    rows: dict[str, list[Figures]] = {}
+    rows: dict[str, list[Measures]] = {}
     panels: dict[str, Tensor] = {}
     worst = math.inf
     for pair in pairs:
         moving, fixed = (cohort.image(name).to(device) for name in pair)
-        pictures = {'fixed': fixed}
+        images = {'fixed': fixed}
         for name, momentum in _momenta(checkpoints, moving, fixed, metric).items():
-            pictures[name], figures = _register(moving, fixed, momentum, metric)
-            rows.setdefault(name, []).append(figures)
+            images[name], measures = _register(moving, fixed, momentum, metric)
+            rows.setdefault(name, []).append(measures)
         if rows['prediction'][-1]['correlation'] < worst:
             worst = rows['prediction'][-1]['correlation']
-            panels = {name: _slices(picture) for name, picture in pictures.items()}
-    return {name: _summary(of_pairs) for name, of_pairs in rows.items()}, panels
+            panels = {name: _axial_slices(image) for name, image in images.items()}
+    return {name: _summarise(of_pairs) for name, of_pairs in rows.items()}, panels
 
 
 def _momenta(
     checkpoints: Mapping[str, Checkpoint], moving: Tensor, fixed: Tensor, metric: Metric
 ) -> dict[str, Tensor]:
-    """The momentum of each network, and none for the affine."""
+    """Return the momentum of each network, and zero for the affine."""
     prediction = checkpoints['prediction'].to(metric.device)
     momenta = {
         'affine': moving.new_zeros(3, *moving.shape),
@@ -81,8 +86,8 @@ def _momenta(
 
 def _register(
     moving: Tensor, fixed: Tensor, momentum: Tensor, metric: Metric
-) -> tuple[Tensor, Figures]:
-    """The moving image as a momentum warps it, and how good that is."""
+) -> tuple[Tensor, Measures]:
+    """Return the moving image warped by a momentum, and the measures of one pair."""
     geodesic = shoot(momentum, metric)
     warped = fields.interpolate(moving.unsqueeze(0), geodesic.phi_inverse)[0]
     inside = fixed > 0
@@ -93,14 +98,15 @@ def _register(
     }
 
 
-def _slices(image: Tensor) -> Tensor:
-    """Three axial slices."""
+def _axial_slices(image: Tensor) -> Tensor:
+    """Return the axial slices of a panel, shape (3, X, Y)."""
     depth = image.shape[2]
-    chosen = [round(share * depth) for share in SLICES]
-    return image[:, :, chosen].permute(2, 0, 1).contiguous().cpu()
+    slices = [round(height * depth) for height in SLICE_HEIGHTS]
+    return image[:, :, slices].permute(2, 0, 1).contiguous().cpu()
 
 
-def _summary(rows: Sequence[Figures]) -> Figures:
+def _summarise(rows: Sequence[Measures]) -> Measures:
+    """Summarise the measures of all pairs."""
     correlations = [row['correlation'] for row in rows]
     return {
         'pairs': len(rows),
