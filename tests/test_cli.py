@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from processes import run_python
 
 from deepreg_wf.app.run import run_app
+from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.main import main
 from deepreg_wf.cli.parser import build_parser, parse_settings
 from deepreg_wf.engine.resources import plan_resources
@@ -191,7 +193,10 @@ def test_a_wrong_call_writes_nothing(dataset, tmp_path):
         ('--template absent.nii', 'absent.nii: no such file'),
         ('--template bids/dataset_description.json', 'not a readable NIfTI image'),
         ('--device cuda:99', 'choose another device'),
-        ('--use-plugin bids/sub-01/anat/sub-01_T1w.nii.gz', 'the plugin file cannot be read as YAML'),
+        (
+            '--use-plugin bids/sub-01/anat/sub-01_T1w.nii.gz',
+            'the plugin file cannot be read as YAML',
+        ),
         ('--use-plugin bids/dataset_description.json', 'a plugin file has the keys'),
     ],
 )
@@ -204,6 +209,37 @@ def test_missing_files_and_devices_are_reported_before_anything_runs(
         run_app(parse_settings([str(dataset), 'out', 'participant', *words.split()]))
     assert sentence in str(caught.value)
     assert not list((tmp_path / 'out').iterdir())
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'printed'),
+    [
+        (InputError('not an image', advice='give another', path='x.nii'), 2, 'x.nii: not an im'),
+        (OSError(errno.ENOSPC, 'No space left on device', 'y'), 2, 'the disk is full ([Errno 28]'),
+        (KeyboardInterrupt(), 130, 'interrupted.'),
+    ],
+)
+def test_expected_errors_end_a_command_with_a_sentence_and_a_status(
+    error, status, printed, capsys
+):
+    @handle_errors('deepreg_wf')
+    def fail(argv=None):
+        raise error
+
+    assert fail([]) == status
+    text = capsys.readouterr().err
+    assert text.startswith(f'deepreg_wf: {printed}')
+    assert_one_sentence(text)
+
+
+@pytest.mark.parametrize('error', [OSError(errno.EINVAL, 'odd'), ValueError('a bug')])
+def test_other_errors_of_a_command_are_raised(error):
+    @handle_errors('deepreg_wf')
+    def fail(argv=None):
+        raise error
+
+    with pytest.raises(type(error)):
+        fail([])
 
 
 # Calls ------------------------------------------------------------------------------------------
