@@ -215,7 +215,10 @@ def test_unknown_method_raises_an_error(template):
 def test_settings_list_the_affine_methods():
     assert set(AFFINE_METHODS) == set(START_SEQUENCES)
     for method in AFFINE_METHODS:
-        assert 'affine' in init_affine_wf(registration=Registration(affine_method=method)).visit_desc()
+        assert (
+            'affine'
+            in init_affine_wf(registration=Registration(affine_method=method)).visit_desc()
+        )
 
 
 def test_rotation_of_a_brain_by_its_header():

@@ -17,10 +17,9 @@ from deepreg_wf.anatomical.bias import correct_bias
 from deepreg_wf.anatomical.mask import check_field_of_view
 from deepreg_wf.anatomical.skullstrip.detect import detect_extracted
 from deepreg_wf.anatomical.skullstrip.extract import METHODS, Method, choose_methods, extract_brain
-from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip
-from deepreg_wf.settings import SKULL_STRIP_METHODS
+from deepreg_wf.settings import SKULL_STRIP_METHODS, Anatomical
 from deepreg_wf.spatial import VoxelGrid, load_image, save_image
 from deepreg_wf.spatial.masks import bounding_box, clean_mask, fill_holes, load_mask, volume_ml
 from deepreg_wf.templates.locate import get_template
@@ -221,9 +220,7 @@ def test_new_entry_adds_a_method(head, own_method):
     assert found.method == own_method
     assert 'dark layer under a bright one' in found.remark
     assert not found.mask[data == 60].any()
-    settings = parse_settings(['bids', 'out', 'participant', '--skull-strip-method', own_method])
-    assert settings.anatomical.skull_strip_method == own_method
-    workflow = init_anat_preproc_wf(anatomical=settings.anatomical)
+    workflow = init_anat_preproc_wf(anatomical=Anatomical(skull_strip_method=own_method))
     assert METHODS[own_method].citation in workflow.visit_desc()
 
 

@@ -1,4 +1,4 @@
-"""What is a usable T1-weighted image, and the one sentence that each other one gets."""
+"""Tests of the validation of T1-weighted images and of its error messages."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize('orientation', ORIENTATIONS)
-def test_no_orientation_changes_anything(brain, write, orientation):
-    turn = ornt_transform(io_orientation(brain.affine), axcodes2ornt(orientation))
-    turned = brain.as_reoriented(turn)
-    t1w = read_t1w(write(turned.get_fdata(dtype=np.float32), turned.affine))
+def test_orientation_does_not_change_the_data(brain, write, orientation):
+    transform = ornt_transform(io_orientation(brain.affine), axcodes2ornt(orientation))
+    stored = brain.as_reoriented(transform)
+    t1w = read_t1w(write(stored.get_fdata(dtype=np.float32), stored.affine))
     assert t1w.grid.orientation == orientation
-    np.testing.assert_array_equal(t1w.data, turned.get_fdata(dtype=np.float32))
+    np.testing.assert_array_equal(t1w.data, stored.get_fdata(dtype=np.float32))
     assert t1w.remarks == ()
 
 
-def test_an_oblique_grid_stays_oblique(brain, write):
+def test_oblique_grid_is_kept(brain, write):
     angle = np.deg2rad(20)
-    turn = np.eye(4)
-    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    t1w = read_t1w(write(brain.get_fdata(dtype=np.float32), turn @ brain.affine))
-    np.testing.assert_allclose(t1w.grid.affine, turn @ brain.affine, atol=1e-5)
+    rotation = np.eye(4)
+    rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    t1w = read_t1w(write(brain.get_fdata(dtype=np.float32), rotation @ brain.affine))
+    np.testing.assert_allclose(t1w.grid.affine, rotation @ brain.affine, atol=1e-5)
 
 
-def test_a_sheared_sform_stays_sheared(brain, write):
+def test_sheared_sform_is_kept(brain, write):
     shear = np.eye(4)
     shear[0, 1] = 0.2
     t1w = read_t1w(write(brain.get_fdata(dtype=np.float32), shear @ brain.affine))
@@ -69,7 +69,7 @@ def test_slope_and_intercept_are_applied(brain, tmp_path):
     stored = image.get_fdata()
     image.header.set_slope_inter(2.5, -100)
     nb.save(image, tmp_path / 'T1w.nii')
-    # The writer keeps the stored numbers only if they are handed over unscaled.
+    # nibabel rescales the stored numbers, so the header is changed afterwards.
     with open(tmp_path / 'T1w.nii', 'r+b') as file:
         header = nb.Nifti1Header.from_fileobj(file)
         header['scl_slope'], header['scl_inter'] = 2.5, -100
@@ -78,7 +78,7 @@ def test_slope_and_intercept_are_applied(brain, tmp_path):
     np.testing.assert_allclose(read_t1w(tmp_path / 'T1w.nii').data, stored * 2.5 - 100)
 
 
-def test_what_is_not_finite_becomes_zero_and_is_told(brain, write):
+def test_non_finite_voxels_become_zero_with_a_remark(brain, write):
     data = brain.get_fdata(dtype=np.float32)
     data[0, 0, :3] = np.nan, np.inf, -np.inf
     t1w = read_t1w(write(data, brain.affine))
@@ -87,13 +87,13 @@ def test_what_is_not_finite_becomes_zero_and_is_told(brain, write):
     assert '3 voxels are not finite' in t1w.remarks[0]
 
 
-def test_a_fourth_axis_of_one_volume_is_dropped(brain, write):
+def test_fourth_axis_of_one_volume_is_dropped(brain, write):
     data = brain.get_fdata(dtype=np.float32)
     t1w = read_t1w(write(data[..., np.newaxis], brain.affine))
     np.testing.assert_array_equal(t1w.data, data)
 
 
-def test_of_two_forms_that_disagree_the_sform_counts_and_that_is_told(brain, tmp_path):
+def test_sform_is_used_if_the_qform_disagrees_with_a_remark(brain, tmp_path):
     image = nb.Nifti1Image(brain.get_fdata(dtype=np.float32), brain.affine)
     moved = brain.affine.copy()
     moved[:3, 3] += 10
@@ -105,13 +105,13 @@ def test_of_two_forms_that_disagree_the_sform_counts_and_that_is_told(brain, tmp
     assert 'disagree by up to 17.3 mm; the sform is used' in t1w.remarks[0]
 
 
-def test_without_a_sform_the_qform_counts(brain, write):
+def test_qform_is_used_without_a_sform(brain, write):
     path = write(brain.get_fdata(dtype=np.float32), brain.affine, sform=0)
     np.testing.assert_allclose(read_t1w(path).grid.affine, brain.affine, atol=1e-5)
 
 
-def broken_contents(data):
-    """Arrays that look like an image and hold no T1-weighted one."""
+def invalid_contents(data):
+    """Return arrays that are no T1-weighted image, each with words of its error."""
     colours = np.zeros(data.shape, dtype=[(channel, 'u1') for channel in 'RGB'])
     return {
         'zeros': (np.zeros_like(data), 'every voxel is 0'),
@@ -125,9 +125,9 @@ def broken_contents(data):
     }
 
 
-@pytest.mark.parametrize('kind', broken_contents(np.zeros((2, 2, 21), np.float32)))
-def test_broken_content_is_refused_in_one_sentence(brain, write, kind):
-    data, words = broken_contents(brain.get_fdata(dtype=np.float32))[kind]
+@pytest.mark.parametrize('kind', invalid_contents(np.zeros((2, 2, 21), np.float32)))
+def test_invalid_content_is_refused(brain, write, kind):
+    data, words = invalid_contents(brain.get_fdata(dtype=np.float32))[kind]
     path = write(data, brain.affine)
     assert words in refusal(path)
 
@@ -141,12 +141,12 @@ def test_broken_content_is_refused_in_one_sentence(brain, write, kind):
         ((0.5, 0.5, 0.4), 'does not hold a head'),
     ],
 )
-def test_impossible_sizes_are_refused_in_one_sentence(brain, write, scale, words):
+def test_impossible_size_is_refused(brain, write, scale, words):
     affine = brain.affine @ np.diag([*scale, 1])
     assert words in refusal(write(brain.get_fdata(dtype=np.float32), affine))
 
 
-def test_a_sform_without_volume_is_refused(brain, tmp_path):
+def test_singular_sform_is_refused(brain, tmp_path):
     image = nb.Nifti1Image(brain.get_fdata(dtype=np.float32), brain.affine)
     flat = brain.affine.copy()
     flat[:, 2] = 0
@@ -160,13 +160,13 @@ def test_a_sform_without_volume_is_refused(brain, tmp_path):
     assert 'repair its sform or qform' in refusal(path)
 
 
-def test_an_unknown_orientation_is_refused(brain, write):
+def test_unknown_orientation_is_refused(brain, write):
     path = write(brain.get_fdata(dtype=np.float32), brain.affine, sform=0, qform=0)
     assert 'left and right are unknown' in refusal(path)
 
 
 @pytest.mark.parametrize('kind', ['missing', 'folder', 'empty', 'text', 'half', 'half .nii'])
-def test_what_cannot_be_read_is_refused_in_one_sentence(brain, write, tmp_path, kind):
+def test_unreadable_file_is_refused(brain, write, tmp_path, kind):
     suffix = '.nii' if kind.endswith('.nii') else '.nii.gz'
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(brain.shape).astype(np.float32)
@@ -183,7 +183,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(brain, write, tmp_path, 
 
 
 def refusal(path):
-    """Message with which an image is refused: one sentence that begins with its name."""
+    """Return the error message of an image: one sentence that begins with its path."""
     with pytest.raises(InputError) as caught:
         read_t1w(path)
     message = str(caught.value)
@@ -194,7 +194,7 @@ def refusal(path):
     return message
 
 
-def test_the_interface_writes_the_image_and_logs_what_it_decided(
+def test_interface_writes_the_image_and_logs_the_remarks(
     brain, write, tmp_path, caplog, monkeypatch
 ):
     monkeypatch.setattr(logging.getLogger('nipype'), 'propagate', True)
@@ -209,6 +209,6 @@ def test_the_interface_writes_the_image_and_logs_what_it_decided(
     assert 'not finite' in caplog.text
 
 
-def test_the_interface_raises_the_sentence(tmp_path):
+def test_interface_raises_the_error(tmp_path):
     with pytest.raises(InputError, match='no such file'):
         ValidateT1w(in_file=str(tmp_path / 'none.nii.gz')).run(cwd=tmp_path)

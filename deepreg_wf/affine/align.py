@@ -1,4 +1,4 @@
-"""Affine registration of a brain with the template, from any start."""
+"""Affine registration of a brain with the template, from several initial affines."""
 
 from __future__ import annotations
 
@@ -12,69 +12,72 @@ from scipy.spatial.transform import Rotation
 
 from deepreg_wf.affine.brain import Brain
 from deepreg_wf.affine.gauss_newton import COARSE, FINE, SLOPPY, refine
-from deepreg_wf.affine.initialise import centred_start, search
-from deepreg_wf.affine.network_start import learned_start
+from deepreg_wf.affine.initialise import centred_start, network_start, search_start
 from deepreg_wf.affine.similarity import overlap, similarity
 from deepreg_wf.spatial import VoxelGrid
 from deepreg_wf.spatial.masks import Mask
 
-SPACING = 3.0
-"""Of the grids that are registered, in mm, unless the template's is coarser."""
+REGISTRATION_SPACING_MM = 3.0
+"""Voxel size of the registration in mm, unless the template is coarser."""
 
-CONFIDENT = 0.65
-"""Correlation from which a start is believed and no other one tried."""
+ACCEPTED_SIMILARITY = 0.65
+"""Correlation from which a result is accepted and no further initialisation is tried."""
 
-LADDERS = {
+START_SEQUENCES = {
     'auto': (('header', 'network'), ('search',)),
     'classical': (('header',), ('search',)),
     'icstn': (('network',), ('header',), ('search',)),
 }
-"""What ``--affine-method`` can name: the starts it compares, and the next where there is doubt."""
+"""Initialisations of each ``--affine-method``.
 
-Array = NDArray[np.float64]
+The initialisations of a group are compared and the best is refined; the next group is tried only
+where the result stays below `ACCEPTED_SIMILARITY`.
+"""
+
+AffineMatrix = NDArray[np.float64]
 Image = tuple[NDArray[np.floating], Mask, VoxelGrid]
 
-STARTS: dict[str, Callable[[Brain, Brain], Array]] = {
+STARTS: dict[str, Callable[[Brain, Brain], AffineMatrix]] = {
     'header': centred_start,
-    'network': learned_start,
-    'search': search,
+    'network': network_start,
+    'search': search_start,
 }
+"""Functions that compute an initial affine, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """An affine and what is known of it.
+    """Result of the affine registration.
 
     Attributes
     ----------
     affine : ndarray, shape (4, 4)
         RAS mm of the template to RAS mm of the brain; its determinant is positive.
     start : {'header', 'network', 'search'}
-        What led there: the orientation that the header gives, the one that the network sees, or
-        one of many that were tried.
+        Initialisation that led to it: the orientation of the header, the estimate of the
+        network, or the best of many rotations.
     offset : float
-        Distance of the centres of the two brains as the headers give them, in mm.
+        Distance between the centres of the two brains by their headers, in mm.
     similarity_before, similarity : float
-        Correlation of the brains with centres and volumes brought together, and at the end.
+        Correlation of the brains with centres and volumes matched, and with the affine.
     overlap : float
         Dice coefficient of the masks of the aligned brains.
-    mirrored : float
-        Correlation that the mirrored brain reaches, left taken for right. A template that is
-        symmetric cannot tell the two apart, and people are nearly symmetric. Not a number where
-        it was not asked for.
+    mirrored : float or None
+        Correlation of the mirrored brain after refinement, None if it was not computed. Brains are
+        nearly symmetric: with a symmetric template the two correlations are equal.
     """
 
-    affine: Array
+    affine: AffineMatrix
     start: str
     offset: float
     similarity_before: float
     similarity: float
     overlap: float
-    mirrored: float
+    mirrored: float | None = None
 
     @property
-    def turn(self) -> float:
-        """Angle between the brain and the template as the headers turn them, in degrees."""
+    def rotation_deg(self) -> float:
+        """Angle of the rotation between brain and template by their headers, in degrees."""
         rotation = Rotation.from_matrix(linalg.polar(self.affine[:3, :3])[0])
         return float(np.rad2deg(rotation.magnitude()))
 
@@ -90,56 +93,56 @@ def align(
 ) -> Alignment:
     """Find the affine between the template and a brain.
 
-    Several starts are refined by Gauss and Newton's method and compared; others are tried until
-    the brains are as alike as two brains are. Left and right are those of the header in all.
+    Several initial affines are refined by the Gauss-Newton method and compared. Further ones are
+    tried until the similarity reaches that of two brains. Left and right of the header are kept.
 
     Parameters
     ----------
     moving : tuple
         Intensities, mask and grid of the brain; any orientation, also sheared.
     fixed : tuple
-        The same of the template.
+        Intensities, mask and grid of the template.
     method : str
-        A key of `LADDERS`: which starts.
+        Sequence of initialisations, a key of `START_SEQUENCES`.
     polish : bool
-        Refine what the network finds; the other starts always are.
+        Refine the estimate of the network; other initialisations are always refined.
     mirror : bool
-        Try the mirrored brain, too, and tell how well it fits; nothing is ever mirrored.
+        Compute the similarity of the mirrored brain too. The result is never mirrored.
     sloppy : bool
-        Few iterations.
+        Use few iterations, for tests.
 
     Returns
     -------
     Alignment
-        The best that was found, however bad; the same bits for the same input.
+        The most similar result, whether plausible or not; identical for identical input.
 
     Raises
     ------
     ValueError
-        If there is no such method.
+        If the method is unknown.
     """
-    if method not in LADDERS:
-        raise ValueError(f'method must be one of {", ".join(LADDERS)}, not {method!r}')
-    spacing = max(SPACING, *fixed[2].spacing)
+    if method not in START_SEQUENCES:
+        raise ValueError(f'method must be one of {", ".join(START_SEQUENCES)}, not {method!r}')
+    spacing = max(REGISTRATION_SPACING_MM, *fixed[2].spacing)
     brains = Brain.from_image(*moving, spacing), Brain.from_image(*fixed, spacing)
     levels = SLOPPY if sloppy else FINE
-    tried: list[tuple[float, str, Array]] = []
-    for origins in LADDERS[method]:
-        rough = [(_begin(brains, origin, polish), origin) for origin in origins]
-        affine, origin = max(rough, key=lambda start: similarity(*brains, start[0]))
-        if polish or origin != 'network':
+    results: list[tuple[float, str, AffineMatrix]] = []
+    for start_names in START_SEQUENCES[method]:
+        candidates = [(_coarse_affine(brains, name, polish), name) for name in start_names]
+        affine, start_name = max(candidates, key=lambda pair: similarity(*brains, pair[0]))
+        if polish or start_name != 'network':
             affine = refine(*brains, affine, levels)
-        tried.append((similarity(*brains, affine), origin, affine))
-        if tried[-1][0] >= CONFIDENT:
+        results.append((similarity(*brains, affine), start_name, affine))
+        if results[-1][0] >= ACCEPTED_SIMILARITY:
             break
-    best, origin, affine = max(tried, key=lambda trial: trial[0])
-    mirrored = float('nan')
+    best, start_name, affine = max(results, key=lambda result: result[0])
+    mirrored = None
     if mirror:
-        flipped = refine(*brains, affine @ _mirror(brains[1].centre), levels)
-        mirrored = similarity(*brains, flipped)
+        reflected = refine(*brains, affine @ _reflection(brains[1].centre), levels)
+        mirrored = similarity(*brains, reflected)
     return Alignment(
         affine=affine,
-        start=origin,
+        start=start_name,
         offset=float(np.linalg.norm(brains[0].centre - brains[1].centre)),
         similarity_before=similarity(*brains, centred_start(*brains)),
         similarity=best,
@@ -148,14 +151,14 @@ def align(
     )
 
 
-def _begin(brains: tuple[Brain, Brain], origin: str, polish: bool) -> Array:
-    """Refine a start as far as it takes to compare it with others."""
-    start = STARTS[origin](*brains)
-    return refine(*brains, start, COARSE) if polish or origin != 'network' else start
+def _coarse_affine(brains: tuple[Brain, Brain], start_name: str, polish: bool) -> AffineMatrix:
+    """Compute an initial affine and refine it far enough to be compared with others."""
+    start = STARTS[start_name](*brains)
+    return refine(*brains, start, COARSE) if polish or start_name != 'network' else start
 
 
-def _mirror(centre: Array) -> Array:
-    """Affine that exchanges left and right about a point."""
+def _reflection(centre: NDArray[np.float64]) -> AffineMatrix:
+    """Return the affine that exchanges left and right about a point in RAS mm."""
     affine = np.diag([-1.0, 1.0, 1.0, 1.0])
     affine[0, 3] = 2 * centre[0]
     return affine

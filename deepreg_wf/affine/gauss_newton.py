@@ -1,4 +1,4 @@
-"""Refining an affine by Gauss and Newton's method."""
+"""Refinement of an affine by the Gauss-Newton method, with robust weights."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from deepreg_wf.affine.brain import Brain
 from deepreg_wf.spatial import Transform, VoxelGrid, resample
 from deepreg_wf.spatial.masks import Mask
 
-Array = NDArray[np.float64]
+AffineMatrix = NDArray[np.float64]
 
 UNIT_MM = 100.0
-"""Unit of length in which linear parts and translations have about the same size."""
+"""Unit of length of the parameters, in which linear part and translation have similar sizes."""
 
-RING_MM = 8.0
-"""Distance from the brain up to which voxels are compared, in mm: its edge counts."""
+NEIGHBOURHOOD_MM = 8.0
+"""Distance from the fixed brain within which voxels are compared, so that its edge counts."""
 
 TOLERANCE_MM = 1e-3
-"""Step, at the corner of the brain's box that it moves most, after which a level is done."""
+"""Largest displacement of a step, over the corners of the brain's box, that ends a level."""
 
-LONGEST_MM = 40.0
-"""Step that is not exceeded: far from the minimum Gauss and Newton's can be anything."""
+MAXIMUM_STEP_MM = 40.0
+"""Upper bound of the same displacement: far from the minimum a step can have any size."""
 
-LARGEST_CHANGE = 3.0
-"""Factor of volume from which on a result is none: the start has that right to a fifth."""
+MAXIMUM_VOLUME_CHANGE = 3.0
+"""Factor of volume from which a result is rejected; an initialisation is right to a fifth."""
 
-OUTLIERS = 2.0
-"""Residual, in robust standard deviations, of a voxel that counts half."""
+OUTLIER_THRESHOLD = 2.0
+"""Residual, in robust standard deviations, at which the Cauchy weight is one half."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """What is done at one resolution.
+    """Settings of one resolution level.
 
     Attributes
     ----------
     spacing : float
-        Of the voxels that are compared, in mm, at least.
+        Least distance of the voxels that are compared, in mm.
     smoothing : float
-        Standard deviation of the Gaussian before that, in mm.
+        Standard deviation of the Gaussian filter of both images, in mm.
     iterations : int
-        At most.
+        Upper bound of the number of Gauss-Newton steps.
     affine : bool
-        Twelve degrees of freedom; rotation, translation and size if not.
+        Fit all twelve degrees of freedom; otherwise seven: rotation, scale and translation.
     """
 
     spacing: float
@@ -59,129 +59,176 @@ COARSE = (
     Level(spacing=8.0, smoothing=6.0, iterations=15, affine=False),
     Level(spacing=8.0, smoothing=4.0, iterations=15),
 )
-"""Enough to tell which of several starts is right."""
+"""Levels that are enough to compare several initialisations."""
 
 FINE = (
     Level(spacing=4.0, smoothing=3.0, iterations=15),
     Level(spacing=3.0, smoothing=1.0, iterations=25),
 )
+"""Levels that give the final accuracy."""
 
 SLOPPY = (Level(spacing=4.0, smoothing=3.0, iterations=10),)
+"""Level in place of `FINE`, for tests."""
 
 
-def refine(moving: Brain, fixed: Brain, start: Array, levels: tuple[Level, ...]) -> Array:
-    """Refine an affine by least squares between evened brains.
+def refine(
+    moving: Brain, fixed: Brain, start: AffineMatrix, levels: tuple[Level, ...]
+) -> AffineMatrix:
+    """Refine an affine by robust least squares between locally normalised brains.
 
-    Both brains' gradients are averaged in each step, which makes it one of second order (Malis,
-    ICRA 2004). Contrast is fitted along with the affine; voxels that do not fit, as those of a
-    lesion or of meninges, count little (Reuter et al., NeuroImage 53 (2010) 1181-1196).
+    Gain and offset of the intensities are fitted together with the affine. Voxels with large
+    residuals, such as those of a lesion or of meninges, get small weights (Reuter et al.,
+    NeuroImage 53 (2010) 1181-1196).
 
     Parameters
     ----------
     moving, fixed : Brain
+        The two brains.
     start : ndarray, shape (4, 4)
         RAS mm of the fixed brain to RAS mm of the moving one.
     levels : tuple of Level
-        The coarsest first.
+        Resolution levels, the coarsest first.
 
     Returns
     -------
     ndarray, shape (4, 4)
-        As `start`; the sign of its determinant is that of `start`.
+        Refined affine, of the same direction as `start`; its determinant has the same sign.
     """
     affine = start
     for level in levels:
-        found = _Comparison(moving, fixed, level).minimise(affine)
-        # Where nothing is alike, least squares shrink a brain to nothing.
-        volume = np.linalg.det(found[:3, :3]) / np.linalg.det(start[:3, :3])
-        if not 1 / LARGEST_CHANGE < volume < LARGEST_CHANGE:
+        refined = _LeastSquares(moving, fixed, level).minimise(affine)
+        # Least squares between unlike images shrink the brain without bound.
+        volume = np.linalg.det(refined[:3, :3]) / np.linalg.det(start[:3, :3])
+        if not 1 / MAXIMUM_VOLUME_CHANGE < volume < MAXIMUM_VOLUME_CHANGE:
             return affine
-        affine = found
+        affine = refined
     return affine
 
 
-class _Comparison:
-    """Two brains at one level."""
+class _LeastSquares:
+    """Weighted least-squares problem of one level.
+
+    With moving image M, fixed image F, current affine A and an increment P = exp(sum_k p_k B_k),
+    the problem is
+
+        min over p, g, o of  sum_x w(x) [F(x) - g M(A P x) - o]^2
+
+    over the voxels x near the fixed brain, with gain g and offset o. The increment acts before A,
+    in coordinates u = (x - c) / UNIT_MM about the centre c of the fixed brain. There the twelve
+    generators B_k (shape (3, 4), linear part and translation) have similar effects, so that the
+    normal equations are well scaled. A = start @ exp(...) @ exp(...) keeps the sign of its
+    determinant.
+
+    To first order in p, M(A P x) = M(A x) + G(x) . sum_k p_k B_k (u, 1), where the slope G is the
+    mean of the gradients of M(A x) and of F / g. The mean makes the convergence second order
+    (efficient second-order minimisation; Benhimane and Malis, IROS 2004; Malis, ICRA 2004).
+    The unknowns (g p, g, o) are then linear; p is the first part divided by g.
+
+    Parameters
+    ----------
+    moving, fixed : Brain
+        The two brains.
+    level : Level
+        Resolution, smoothing and degrees of freedom.
+    """
 
     def __init__(self, moving: Brain, fixed: Brain, level: Level) -> None:
         self.iterations = level.iterations
-        self.basis = _AFFINE if level.affine else _SIMILARITY
-        self.moving, self.source = _smooth(moving, level.smoothing), moving.grid
+        self.generators = _AFFINE_GENERATORS if level.affine else _SIMILARITY_GENERATORS
+        self.moving, self.moving_grid = _smooth(moving, level.smoothing), moving.grid
         stride = max(1, round(level.spacing / fixed.spacing))
         every = (slice(None, None, stride),) * 3
-        ring = ndimage.distance_transform_edt(~fixed.mask, fixed.grid.spacing) <= RING_MM
-        self.voxels: Mask = ring[every]
+        distance = ndimage.distance_transform_edt(~fixed.mask, fixed.grid.spacing)
+        self.voxels: Mask = (distance <= NEIGHBOURHOOD_MM)[every]
         image = _smooth(fixed, level.smoothing)[every]
         self.grid = VoxelGrid(image.shape, fixed.grid.affine @ np.diag([stride] * 3 + [1]))
-        self.step = self.grid.spacing[0] / UNIT_MM
-        self.fixed, self.gradient = image[self.voxels], self._gradient(image)
+        self.voxel_size = self.grid.spacing[0] / UNIT_MM
+        self.fixed, self.fixed_gradient = image[self.voxels], self._gradient(image)
         points = (self.grid.to_mm(np.argwhere(self.voxels)) - fixed.centre) / UNIT_MM
-        self.points = np.column_stack([points, np.ones(len(points))])
-        ends = zip(self.points.min(axis=0), self.points.max(axis=0), strict=True)
-        self.corners = np.array(np.meshgrid(*ends)).reshape(4, -1).T
-        self.unit = np.diag([UNIT_MM] * 3 + [1.0])
-        self.unit[:3, 3] = fixed.centre
+        self.points = np.column_stack([points, np.ones(len(points))])  # (N, 4)
+        bounds = zip(self.points.min(axis=0), self.points.max(axis=0), strict=True)
+        self.corners = np.array(np.meshgrid(*bounds)).reshape(4, -1).T
+        self.units_to_mm = np.diag([UNIT_MM] * 3 + [1.0])
+        self.units_to_mm[:3, 3] = fixed.centre
 
-    def minimise(self, affine: Array) -> Array:
-        """Go from an affine to the nearest minimum."""
+    def minimise(self, affine: AffineMatrix) -> AffineMatrix:
+        """Iterate from an affine to the nearest minimum."""
         for _ in range(self.iterations):
-            change = self._change(affine)
-            step = UNIT_MM * np.abs(self.corners @ change[:3].T).max()
-            change *= min(1, LONGEST_MM / max(step, TOLERANCE_MM))
-            affine = affine @ self.unit @ linalg.expm(change) @ np.linalg.inv(self.unit)
-            if step < TOLERANCE_MM:
+            logarithm = self._gauss_newton_step(affine)
+            length = UNIT_MM * np.abs(self.corners @ logarithm[:3].T).max()
+            logarithm *= min(1, MAXIMUM_STEP_MM / max(length, TOLERANCE_MM))
+            increment = linalg.expm(logarithm)
+            affine = affine @ self.units_to_mm @ increment @ np.linalg.inv(self.units_to_mm)
+            if length < TOLERANCE_MM:
                 break
         return affine
 
-    def _change(self, affine: Array) -> Array:
-        """Logarithm of the affine, about the centre of the fixed brain, that is to come first."""
-        seen = resample(self.moving, self.source, self.grid, Transform(affine=affine))
-        values = seen[self.voxels].astype(np.float64)
+    def _gauss_newton_step(self, affine: AffineMatrix) -> AffineMatrix:
+        """Compute the matrix logarithm ``sum_k p_k B_k`` of the next increment, shape (4, 4)."""
+        moved = resample(self.moving, self.moving_grid, self.grid, Transform(affine=affine))
+        values = moved[self.voxels].astype(np.float64)
         gain = (values @ self.fixed) / max(values @ values, 1e-12)
-        slope = (self._gradient(seen) + self.gradient / max(gain, 1e-6)) / 2
+        slope = (self._gradient(moved) + self.fixed_gradient / max(gain, 1e-6)) / 2
+        # d M / d (3, 4) matrix = slope x point, (N, 12); projected on the generators, (N, K).
         products = (slope[:, :, np.newaxis] * self.points[:, np.newaxis]).reshape(-1, 12)
-        columns = products @ self.basis.reshape(-1, 12).T
+        columns = products @ self.generators.reshape(-1, 12).T
         design = np.column_stack([columns, values, np.ones(len(values))])
-        weights = _trust(self.fixed - gain * values)
+        weights = cauchy_weights(self.fixed - gain * values)
         weighted = weights[:, np.newaxis] * design
-        # Not by BLAS, whose sums depend on the number of its threads.
+        # Without BLAS, whose sums depend on the number of its threads.
         normal = np.einsum('ni,nj->ij', design, weighted)
         ridge = 1e-9 * np.trace(normal) * np.eye(len(normal))
-        found = np.linalg.solve(normal + ridge, np.einsum('ni,n->i', weighted, self.fixed))
-        change = np.zeros((4, 4))
-        # The second to last is the gain that belongs to these steps.
-        change[:3] = np.tensordot(found[:-2] / max(found[-2], 1e-6), self.basis, axes=1)
-        return change
+        solution = np.linalg.solve(normal + ridge, np.einsum('ni,n->i', weighted, self.fixed))
+        parameters = solution[:-2] / max(solution[-2], 1e-6)
+        logarithm = np.zeros((4, 4))
+        logarithm[:3] = np.tensordot(parameters, self.generators, axes=1)
+        return logarithm
 
-    def _gradient(self, image: NDArray[np.floating]) -> Array:
-        parts = [part[self.voxels] for part in np.gradient(image, self.step)]
+    def _gradient(self, image: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Compute the gradient per `UNIT_MM` at the voxels compared, shape (N, 3)."""
+        parts = [part[self.voxels] for part in np.gradient(image, self.voxel_size)]
         return np.stack(parts, axis=-1).astype(np.float64)
 
 
 def _smooth(brain: Brain, sigma: float) -> NDArray[np.float32]:
+    """Smooth the locally normalised intensities of a brain, by sigma in mm."""
     smoothed: NDArray[np.float32] = ndimage.gaussian_filter(
-        brain.even, sigma / brain.spacing, mode='constant'
+        brain.locally_normalised, sigma / brain.spacing, mode='constant'
     )
     return smoothed
 
 
-def _trust(residuals: Array) -> Array:
-    """Weights of Cauchy's distribution, whose width is a robust standard deviation."""
+def cauchy_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the weights of the Cauchy M-estimator.
+
+    ``w = 1 / (1 + (r / (k s))^2)`` with k = `OUTLIER_THRESHOLD`, residuals r about their median,
+    and s the robust standard deviation, 1.4826 times their median absolute deviation.
+
+    Parameters
+    ----------
+    residuals : ndarray, shape (N,)
+        Residuals of the voxels.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        Weights from 0 to 1.
+    """
     centred = residuals - np.median(residuals)
     deviation = 1.4826 * np.median(np.abs(centred)) + 1e-6
-    weights: Array = 1 / (1 + (centred / (OUTLIERS * deviation)) ** 2)
+    weights: NDArray[np.float64] = 1 / (1 + (centred / (OUTLIER_THRESHOLD * deviation)) ** 2)
     return weights
 
 
-def _similarities() -> Array:
-    """Rotations, size and translations as matrices, shape (7, 3, 4)."""
-    basis = np.zeros((7, 3, 4))
+def _similarity_generators() -> NDArray[np.float64]:
+    """Return the generators of three rotations, scale and three translations, shape (7, 3, 4)."""
+    generators = np.zeros((7, 3, 4))
     for k, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
-        basis[k, i, j], basis[k, j, i] = -1, 1
-    basis[3, :, :3] = np.eye(3)
-    basis[4:, :, 3] = np.eye(3)
-    return basis
+        generators[k, i, j], generators[k, j, i] = -1, 1
+    generators[3, :, :3] = np.eye(3)
+    generators[4:, :, 3] = np.eye(3)
+    return generators
 
 
-_AFFINE = np.eye(12).reshape(12, 3, 4)
-_SIMILARITY = _similarities()
+_AFFINE_GENERATORS = np.eye(12).reshape(12, 3, 4)
+_SIMILARITY_GENERATORS = _similarity_generators()

@@ -1,9 +1,9 @@
-"""Ending the way of an image where a result cannot be right, once there is a picture of it."""
+"""Interfaces that end the processing of an image whose result is implausible."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -16,45 +16,55 @@ from nipype.interfaces.base import (
 
 from deepreg_wf.errors import InputError
 
+Value = TypeVar('Value')
 
-def doubt_of(check: Callable[[Any], Any], found: Any) -> str:
-    """What a check that raises `InputError` has against something; empty if nothing."""
+
+def run_check(check: Callable[[Value], object], value: Value) -> InputError | None:
+    """Run a check that raises `InputError` and return the error, None if the check passes."""
     try:
-        check(found)
+        check(value)
     except InputError as error:
-        return str(error)
-    return ''
+        return error
+    return None
 
 
-class _StopOnDoubtInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc='what is passed on')
-    doubt = Str(mandatory=True, desc='why it is not to be; empty where nothing speaks against it')
-    source_file = File(desc='raw image, by whose name errors call it')
+def error_outputs(error: InputError | None) -> dict[str, str]:
+    """Return an error as the outputs `problem` and `advice` of an interface."""
+    return {} if error is None else {'problem': error.problem, 'advice': error.advice}
 
 
-class _StopOnDoubtOutputSpec(TraitedSpec):
+class _RaiseIfImplausibleInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='file that is passed on')
+    problem = Str(desc='reason why the result is implausible; not set if it is plausible')
+    advice = Str(desc='what the user can do about it')
+    source_file = File(desc='raw image, which the error names')
+
+
+class _RaiseIfImplausibleOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc='the same file')
 
 
-class StopOnDoubt(SimpleInterface):
-    """Pass a file on, or end the way of an image in one sentence.
+class RaiseIfImplausible(SimpleInterface):
+    """Pass a file on, or raise an error if it is implausible.
 
-    What raised the doubt has written its results, so that a picture of them can be drawn.
+    The interface that made the file reports the problem and does not raise it, so that a figure of
+    the implausible result can be drawn.
 
     Examples
     --------
-    >>> stop = StopOnDoubt(in_file='brain_mask.nii.gz', doubt='')
-    >>> Path(stop.run().outputs.out_file).name
+    >>> check = RaiseIfImplausible(in_file='brain_mask.nii.gz')
+    >>> Path(check.run().outputs.out_file).name
     'brain_mask.nii.gz'
     """
 
-    input_spec = _StopOnDoubtInputSpec
-    output_spec = _StopOnDoubtOutputSpec
+    input_spec = _RaiseIfImplausibleInputSpec
+    output_spec = _RaiseIfImplausibleOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
         inputs = self.inputs
-        if inputs.doubt:
-            name = inputs.source_file if isdefined(inputs.source_file) else inputs.in_file
-            raise InputError(f'{name}: {inputs.doubt}')
+        if isdefined(inputs.problem):
+            path = inputs.source_file if isdefined(inputs.source_file) else inputs.in_file
+            advice = inputs.advice if isdefined(inputs.advice) else ''
+            raise InputError(inputs.problem, advice=advice, path=path)
         self._results['out_file'] = inputs.in_file
         return runtime

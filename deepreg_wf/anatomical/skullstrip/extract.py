@@ -83,7 +83,7 @@ METHODS: dict[str, Method] = {
 }
 """Values of ``--skull-strip-method``, in the order in which 'auto' tries them.
 
-A new entry adds a method.
+A new entry, here and in `deepreg_wf.settings.SKULL_STRIP_METHODS`, adds a method.
 """
 
 
