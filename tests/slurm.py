@@ -1,4 +1,4 @@
-"""A real SLURM on this machine alone: its daemons as children of the tests, on loopback."""
+"""SLURM on this machine alone: its daemons run as children of the tests, on loopback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scancel')
-_PLACES = os.pathsep.join((os.environ['PATH'], '/usr/sbin', '/sbin'))
+_PATH = os.pathsep.join((os.environ['PATH'], '/usr/sbin', '/sbin'))
 _CONFIG = """\
 ClusterName=loopback
 SlurmctldHost={host}(127.0.0.1)
@@ -47,16 +47,16 @@ PartitionName=normal Nodes=ALL Default=YES MaxTime=INFINITE
 
 
 class CannotRun(RuntimeError):
-    """There is no SLURM on this machine, or it does not start."""
+    """SLURM is not installed on this machine, or does not start."""
 
 
 class Slurm:
-    """A cluster of one node with a GPU, which is ``/dev/null``."""
+    """Cluster of one node with a GPU, whose device is ``/dev/null``."""
 
     def __init__(self) -> None:
-        lacking = [name for name in PROGRAMS if shutil.which(name, path=_PLACES) is None]
-        if lacking:
-            raise CannotRun(f'{", ".join(lacking)}: not installed')
+        missing = [name for name in PROGRAMS if shutil.which(name, path=_PATH) is None]
+        if missing:
+            raise CannotRun(f'{", ".join(missing)}: not installed')
         self.folder = Path(tempfile.mkdtemp(prefix='slurm-'))
         self.environment = os.environ | {'SLURM_CONF': str(self.folder / 'slurm.conf')}
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -71,7 +71,7 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all jobs and all daemons, whatever became of them."""
+        """End all jobs and all daemons."""
         children = []
         if self._daemons and self._is_up():
             self.call('scancel', f'--user={os.getuid()}')
@@ -81,19 +81,19 @@ class Slurm:
                 children += psutil.Process(daemon.pid).children(recursive=True)
             daemon.terminate()
         for daemon in self._daemons:
-            _see_off(daemon)
+            _wait_or_kill(daemon)
         for child in children:
             if child.is_running():
                 child.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, *words: str) -> str:
-        """Output of one of SLURM's commands."""
+        """Return the output of a command of SLURM."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True)
         return done.stdout
 
     def wait(self, timeout: float) -> bool:
-        """Wait until no job is left; tell whether it is so."""
+        """Wait until no job is left; return False after the timeout."""
         end = time.monotonic() + timeout
         while self.call('squeue', '--noheader'):
             if time.monotonic() > end:
@@ -119,7 +119,7 @@ class Slurm:
         )
         (folder / 'slurm.conf').write_text(text)
         (folder / 'gres.conf').write_text('NodeName=node Name=gpu File=/dev/null\n')
-        # Nothing is put under control groups; the plugin is named so that none is looked for.
+        # Control groups are not used; without a named plugin, SLURM searches for one.
         (folder / 'cgroup.conf').write_text(
             f'CgroupPlugin=cgroup/v1\nCgroupMountpoint={folder}/none\n'
         )
@@ -136,7 +136,7 @@ class Slurm:
         self._until(self._is_up, 'slurmd')
 
     def _launch(self, program: str, *options: str) -> None:
-        words = [shutil.which(program, path=_PLACES), *options]
+        words = [shutil.which(program, path=_PATH), *options]
         with (self.folder / f'{program}.out').open('wb') as log:
             self._daemons.append(
                 subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
@@ -154,7 +154,7 @@ class Slurm:
             time.sleep(0.1)
 
 
-def _see_off(daemon: subprocess.Popen[bytes]) -> None:
+def _wait_or_kill(daemon: subprocess.Popen[bytes]) -> None:
     try:
         daemon.wait(10)
     except subprocess.TimeoutExpired:

@@ -71,6 +71,7 @@ sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w.svg
 sub-01/log/RUN/deepreg_wf.toml
 sub-01/log/RUN/usage.json
 sub-02.html
+sub-02/log/RUN/crash.json
 sub-02/log/RUN/crash.txt
 sub-02/log/RUN/deepreg_wf.toml
 sub-02/log/RUN/usage.json
@@ -125,7 +126,7 @@ def test_the_output_folder_has_the_documented_files_and_no_others(run) -> None:
     files = [path for path in run[0].rglob('*') if path.is_file()]
     names = [path.relative_to(run[0]).as_posix() for path in files]
     plain = [re.sub(r'/log/[^/]+/', '/log/RUN/', name) for name in names]
-    assert sorted(re.sub(r'/crash-[^/]+', '/crash.txt', name) for name in plain) == (
+    assert sorted(re.sub(r'/crash-[^/]+(\.\w+)$', r'/crash\1', name) for name in plain) == (
         EXPECTED_FILES.split()
     )
     assert all(path.stat().st_size for path in files)

@@ -82,6 +82,7 @@ def test_a_bad_image_does_not_stop_the_others(tmp_path: Path) -> None:
     events = run_and_record(make_cohort(tmp_path, bad='01'), nprocs=2)
     assert {'exception first 01', 'end second 02', 'end second 03', 'failed'} <= {*events}
     assert 'start second 01' not in events
+    assert {path.suffix for path in tmp_path.glob('crash-*')} == {'.txt', '.json'}
 
 
 def test_a_step_that_needs_more_than_there_is_runs_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""On a real SLURM: a cohort as an array of jobs, and each step as a job."""
+"""Runs on a real SLURM: a cohort as an array of jobs, and each step as a job."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def slurm() -> Iterator[Slurm]:
 
 
 def write_dataset(bids: Path, *labels: str) -> None:
-    """A brain at 4 mm for each participant, each at another place."""
+    """Write a brain at 4 mm for each participant, each at another position."""
     template = load_mni152_template(resolution=4)
     data = 1000 * template.get_fdata() * (load_mni152_brain_mask(resolution=4).get_fdata() > 0)
     for number, label in enumerate(labels):
@@ -55,11 +55,11 @@ def write_dataset(bids: Path, *labels: str) -> None:
     (bids / 'dataset_description.json').write_text(json.dumps(description))
 
 
-# What becomes of the tasks: small commands in the place of deepreg_wf ----------------------------
+# Arrays of jobs that run small commands in place of deepreg_wf -----------------------------------
 
 
 class Cohort:
-    """A dataset whose images are never looked at, and the batches of it."""
+    """Dataset whose images are never read, and its batches."""
 
     def __init__(self, folder: Path, slurm: Slurm) -> None:
         self.folder, self.out, self._slurm = folder, folder / 'out', slurm
@@ -71,7 +71,7 @@ class Cohort:
         (folder / 'bids' / 'dataset_description.json').write_text(json.dumps(description))
 
     def __call__(self, *words: str, script: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run ``deepreg_wf-batch``; each task runs `script`, whose last words are the options."""
+        """Run ``deepreg_wf-batch``; each task runs `script` with the options as its arguments."""
         call = [*BATCH, 'bids', 'out', *words]
         if script is not None:
             (self.folder / 'task.sh').write_text(script)
@@ -81,7 +81,7 @@ class Cohort:
         )
 
     def logs(self) -> dict[str, str]:
-        """What the tasks of the last batch have written, by the number of the task."""
+        """Return the logs of the tasks of the last batch, by the number of the task."""
         last = max((self.out / 'logs' / 'batch').iterdir())
         return {path.stem: path.read_text() for path in sorted(last.glob('*.out'))}
 
@@ -91,11 +91,11 @@ def cohort(tmp_path: Path, slurm: Slurm) -> Cohort:
     return Cohort(tmp_path, slurm)
 
 
-def test_a_task_has_what_it_asked_for(cohort: Cohort, slurm: Slurm) -> None:
-    """Its participant, its settings, a GPU and processors, and the environment of the caller."""
+def test_a_task_gets_what_it_requests(cohort: Cohort, slurm: Slurm) -> None:
+    """It gets its participant, settings, GPU, processors and the environment of the caller."""
     script = (
         'echo "gpu=$CUDA_VISIBLE_DEVICES cpus=$SLURM_CPUS_PER_TASK "'
-        '"memory=$SLURM_MEM_PER_NODE call=$*"\necho "told $SLURM_CONF"'
+        '"memory=$SLURM_MEM_PER_NODE call=$*"\necho "config $SLURM_CONF"'
     )
     options = ['--gpus', '1', '--nprocs', '1', '--mem-mb', '300', '--at-once', '1']
     done = cohort('--submit', *options, '--setup', 'echo ready', script=script)
@@ -110,10 +110,10 @@ def test_a_task_has_what_it_asked_for(cohort: Cohort, slurm: Slurm) -> None:
         assert second.endswith(
             f'--participant-label {label} --work-dir {cohort.folder}/work/sub-{label}'
         )
-        assert third == f'told {slurm.environment["SLURM_CONF"]}'
+        assert third == f'config {slurm.environment["SLURM_CONF"]}'
 
 
-def test_the_state_of_the_cohort_is_told_while_it_runs_and_after(
+def test_the_state_of_the_cohort_is_reported_while_it_runs_and_afterwards(
     cohort: Cohort, slurm: Slurm
 ) -> None:
     script = 'echo "a word: of $4"\nuntil [ -e go ]; do sleep 0.1; done\n[ "$4" = 01 ]'
@@ -128,33 +128,33 @@ def test_the_state_of_the_cohort_is_told_while_it_runs_and_after(
     folder = max((cohort.out / 'logs' / 'batch').iterdir())
     (folder / 'go').touch()
     assert slurm.wait(120)
-    told = cohort('--status')
-    assert told.returncode == 1
-    assert '1 done, 0 running, 0 waiting, 1 failed, 0 to do' in told.stdout
-    assert 'sub-02 failed: a word: of 02; see ' in told.stdout
+    status = cohort('--status')
+    assert status.returncode == 1
+    assert '1 done, 0 running, 0 waiting, 1 failed, 0 to do' in status.stdout
+    assert 'sub-02 failed: a word: of 02; see ' in status.stdout
     resumed = cohort('--resume', '--submit', '--nprocs', '1', script='true')
     assert '1 tasks' in resumed.stdout
     assert slurm.wait(120)
-    told = cohort('--status')
-    assert (told.returncode, told.stdout) == (
+    status = cohort('--status')
+    assert (status.returncode, status.stdout) == (
         0,
         '2 participants: 2 done, 0 running, 0 waiting, 0 failed, 0 to do.\n',
     )
 
 
-def test_a_task_that_the_scheduler_ends_is_told_with_the_reason(
+def test_a_task_that_the_scheduler_ends_is_reported_with_the_reason(
     cohort: Cohort, slurm: Slurm
 ) -> None:
-    """One takes too much memory, the other one is cancelled."""
+    """One task takes too much memory, the other one is cancelled."""
     eat = f'{sys.executable} -c "import time; hold = bytearray(400 << 20); time.sleep(60)"'
     script = f'[ "$4" = 02 ] || exec {eat}\nexec sleep 60'
     cohort('--submit', '--nprocs', '1', '--mem-mb', '200', script=script)
     until(lambda: '1 running, 0 waiting, 1 failed' in cohort('--status').stdout)
     slurm.call('scancel', f'--user={os.getuid()}')
     assert slurm.wait(120)
-    told = cohort('--status').stdout
-    assert 'sub-01 failed: the scheduler ended it because it took more memory than' in told
-    assert 'sub-02 failed: it was cancelled; see ' in told
+    status = cohort('--status').stdout
+    assert 'sub-01 failed: the scheduler ended it because it took more memory than' in status
+    assert 'sub-02 failed: it was cancelled; see ' in status
 
 
 def test_the_group_waits_for_all_tasks(cohort: Cohort, slurm: Slurm) -> None:
@@ -169,7 +169,7 @@ def test_the_group_waits_for_all_tasks(cohort: Cohort, slurm: Slurm) -> None:
     assert len(re.findall(r'ArrayTaskId=.*ExitCode=1:0', accounts)) >= 2
 
 
-def test_what_slurm_does_not_take_is_told_in_a_sentence(cohort: Cohort) -> None:
+def test_a_batch_that_slurm_rejects_is_reported_in_a_sentence(cohort: Cohort) -> None:
     done = cohort('--submit', '--scheduler-option=--partition=nowhere', script='true')
     assert done.returncode == 2
     assert re.fullmatch(r'deepreg_wf-batch: [^\n]*invalid partition[^\n]*\.\n', done.stderr)
@@ -185,8 +185,8 @@ def until(condition: object, timeout: float = 120) -> None:
 # Steps as jobs --------------------------------------------------------------------------------
 
 
-def eat(megabytes, seconds):
-    """A step that takes memory and time (the engine runs this from its source)."""
+def allocate(megabytes, seconds):
+    """Take memory for a while; Nipype runs this function from its source."""
     import time
 
     held = bytearray(megabytes << 20)
@@ -194,14 +194,14 @@ def eat(megabytes, seconds):
     return len(held)
 
 
-def graph_of(folder: Path, **steps: tuple[int, int]):
-    """Steps that have nothing to do with each other, each with its megabytes and seconds."""
+def make_workflow(folder: Path, **steps: tuple[int, int]):
+    """Make a workflow of independent steps, each given by its megabytes and seconds."""
     from nipype.interfaces import utility as niu
     from nipype.pipeline import engine as pe
 
     workflow = pe.Workflow(name='steps', base_dir=str(folder))
     for name, (megabytes, seconds) in steps.items():
-        node = pe.Node(niu.Function(['megabytes', 'seconds'], ['taken'], eat), name=name)
+        node = pe.Node(niu.Function(['megabytes', 'seconds'], ['taken'], allocate), name=name)
         node.inputs.trait_set(megabytes=megabytes, seconds=seconds)
         node.plugin_args = {'sbatch_args': '--mem=300M'}
         workflow.add_nodes([node])
@@ -214,7 +214,7 @@ def graph_of(folder: Path, **steps: tuple[int, int]):
     return workflow
 
 
-def test_a_step_that_slurm_ends_fails_with_the_reason_and_the_others_go_on(
+def test_a_step_that_slurm_ends_fails_with_the_reason_and_others_continue(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deepreg_wf.engine.crashes import read_crashes
@@ -222,7 +222,7 @@ def test_a_step_that_slurm_ends_fails_with_the_reason_and_the_others_go_on(
 
     monkeypatch.setenv('SLURM_CONF', slurm.environment['SLURM_CONF'])
     monkeypatch.setenv('LOGNAME', 'somebody')
-    workflow = graph_of(tmp_path, small=(1, 0), large=(900, 60))
+    workflow = make_workflow(tmp_path, small=(1, 0), large=(900, 60))
     with pytest.raises(RuntimeError):
         workflow.run(SlurmPlugin({'squeue_interval': 0.2}))
     (crash,) = read_crashes(tmp_path)
@@ -231,7 +231,7 @@ def test_a_step_that_slurm_ends_fails_with_the_reason_and_the_others_go_on(
     assert (tmp_path / 'steps' / 'small' / 'result_small.pklz').is_file()
 
 
-def test_who_interrupts_a_run_leaves_no_jobs_behind(
+def test_an_interrupted_run_leaves_no_jobs_behind(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deepreg_wf.engine.slurm import SlurmPlugin
@@ -242,13 +242,13 @@ def test_who_interrupts_a_run_leaves_no_jobs_behind(
 
     monkeypatch.setenv('SLURM_CONF', slurm.environment['SLURM_CONF'])
     monkeypatch.setenv('LOGNAME', 'somebody')
-    workflow = graph_of(tmp_path, quick=(1, 0), long=(1, 600))
+    workflow = make_workflow(tmp_path, quick=(1, 0), long=(1, 600))
     with pytest.raises(KeyboardInterrupt):
         workflow.run(SlurmPlugin({'squeue_interval': 0.2, 'status_callback': interrupt}))
     assert slurm.wait(10)
 
 
-# The page, with real brains ---------------------------------------------------------------------
+# The commands of the documentation, with real brains ---------------------------------------------
 
 COARSE = (
     '--registration-resolution 4 --momentum predict --refine 0 --sloppy --level minimal '
@@ -256,8 +256,8 @@ COARSE = (
 )
 
 
-class Reader:
-    """Somebody who does what the page says, in a folder of their own."""
+class Page:
+    """Page of the documentation whose commands are run in a folder."""
 
     def __init__(self, folder: Path, slurm: Slurm) -> None:
         self.folder, self._slurm = folder, slurm
@@ -273,7 +273,7 @@ class Reader:
         (folder / 'slurm.yml').write_text(quick)
         _write_commands(folder / 'bin')
 
-    def do(self, section: str) -> dict[str, subprocess.CompletedProcess[str]]:
+    def run_section(self, section: str) -> dict[str, subprocess.CompletedProcess[str]]:
         """Run the commands of a section one after the other, each when no job is left."""
         _, text = PAGE.read_text('utf-8').split(f'\n## {section}\n')
         lines = re.findall(r'```sh\n(.*?)```', text.split('\n## ')[0], re.S)
@@ -296,7 +296,7 @@ class Reader:
 
 
 def _write_commands(folder: Path) -> None:
-    """The commands of the package as its installation makes them."""
+    """Write the commands of the package, as its installation does."""
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))['project']
     folder.mkdir()
     for name, target in project['scripts'].items():
@@ -310,18 +310,18 @@ def _write_commands(folder: Path) -> None:
 def array(
     tmp_path_factory: pytest.TempPathFactory, slurm: Slurm
 ) -> tuple[Path, dict[str, subprocess.CompletedProcess[str]]]:
-    reader = Reader(tmp_path_factory.mktemp('array'), slurm)
-    return reader.folder, reader.do('An array of jobs')
+    page = Page(tmp_path_factory.mktemp('array'), slurm)
+    return page.folder, page.run_section('An array of jobs')
 
 
 @pytest.mark.slow
-def test_a_cohort_is_done_by_an_array_and_its_group_after_it(array) -> None:
+def test_an_array_processes_a_cohort_and_then_its_group(array) -> None:
     folder, done = array
     for line, process in done.items():
         assert process.returncode == (1 if '--status' in line else 0), process.stderr
-    told = next(process.stdout for line, process in done.items() if '--status' in line)
-    assert '1 done, 0 running, 0 waiting, 1 failed, 0 to do' in told
-    assert re.search('^sub-02 failed: reading the T1w image: .*truncated', told, re.M)
+    status = next(process.stdout for line, process in done.items() if '--status' in line)
+    assert '1 done, 0 running, 0 waiting, 1 failed, 0 to do' in status
+    assert re.search('^sub-02 failed: reading the T1w image: .*truncated', status, re.M)
     for label in ('01', '02'):
         anat = folder / 'out' / f'sub-{label}' / 'anat'
         assert (anat / f'sub-{label}_from-T1w_to-custom_mode-image_xfm.h5').is_file()
@@ -330,7 +330,7 @@ def test_a_cohort_is_done_by_an_array_and_its_group_after_it(array) -> None:
 
 
 @pytest.mark.slow
-def test_participants_that_are_done_are_not_submitted_again(array) -> None:
+def test_completed_participants_are_not_submitted_again(array) -> None:
     _, done = array
     written, _, _, _, resumed, _ = done.values()
     assert '2 tasks' in written.stdout
@@ -340,8 +340,8 @@ def test_participants_that_are_done_are_not_submitted_again(array) -> None:
 
 @pytest.mark.slow
 def test_each_step_is_a_job(tmp_path: Path, slurm: Slurm) -> None:
-    reader = Reader(tmp_path, slurm)
-    (done,) = reader.do('One job for each step').values()
+    page = Page(tmp_path, slurm)
+    (done,) = page.run_section('One job for each step').values()
     assert done.returncode == 1, done.stderr
     assert re.search('^\\[sub-02\\] .*truncated', done.stderr, re.M)
     assert '1 done, 1 failed' in done.stdout

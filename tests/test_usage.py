@@ -1,4 +1,4 @@
-"""The page that tells how to run the app, done line by line on a tiny dataset."""
+"""The commands of the page on usage, run line by line on a tiny dataset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAPS = (
 
 
 def make_dataset(root: Path) -> None:
-    """Two sessions of one brain, the second with an image that the filter leaves out."""
+    """Write two sessions of one brain, the second with an image that the filter excludes."""
     template = load_mni152_template(resolution=4)
     brain = nb.Nifti1Image(1000 * template.get_fdata(dtype=np.float32), template.affine)
     for session, middle in (('pre', ''), ('post', ''), ('post', 'acq-fast_')):
@@ -52,7 +52,7 @@ def make_dataset(root: Path) -> None:
 
 
 def make_masks(root: Path) -> None:
-    """What another program has made of the first session."""
+    """Write a brain mask of the first session, as derivative of another program."""
     folder = root / 'sub-01' / 'ses-pre' / 'anat'
     folder.mkdir(parents=True)
     mask = load_mni152_brain_mask(resolution=4)
@@ -60,7 +60,7 @@ def make_masks(root: Path) -> None:
 
 
 def make_templateflow(home: Path) -> None:
-    """One template beside the bundled one."""
+    """Write one template beside the bundled one."""
     stem = home / f'tpl-{OTHER}' / f'tpl-{OTHER}_res-01'
     stem.parent.mkdir(parents=True)
     load_mni152_template(resolution=4).to_filename(f'{stem}_T1w.nii.gz')
@@ -69,7 +69,7 @@ def make_templateflow(home: Path) -> None:
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Where the commands of the page were run, all as they stand but on a coarse grid."""
+    """Folder in which the commands of the page were run, unchanged but on a coarse grid."""
     folder = tmp_path_factory.mktemp('usage')
     make_dataset(folder / 'bids')
     make_masks(folder / 'prep')
@@ -105,7 +105,7 @@ def test_every_image_and_template_has_its_derivatives(folder: Path) -> None:
     assert found == expected
 
 
-def test_a_lesion_is_told_of_where_one_was_drawn(folder: Path) -> None:
+def test_the_lesion_mask_is_in_the_sources_and_in_the_report(folder: Path) -> None:
     with_lesion = {
         path.name.partition('_from')[0]
         for path in (folder / 'out').rglob('*_xfm.json')
@@ -117,7 +117,7 @@ def test_a_lesion_is_told_of_where_one_was_drawn(folder: Path) -> None:
 
 
 @pytest.mark.skipif(VALIDATOR is None, reason='no BIDS validator')
-def test_the_validator_finds_nothing(folder: Path) -> None:
+def test_the_bids_validator_finds_no_issue(folder: Path) -> None:
     words = [VALIDATOR, folder / 'out', '--format', 'json']
     environment = os.environ | {'NO_COLOR': '1'}
     call = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
@@ -131,7 +131,7 @@ def test_the_group_has_its_page_and_both_templates(folder: Path) -> None:
         assert (out / 'group' / f'group_space-{space}_desc-average_T1w.nii.gz').is_file()
 
 
-def test_every_run_has_left_its_settings_and_there_is_one_page(folder: Path) -> None:
+def test_every_run_has_its_settings_and_there_is_one_page(folder: Path) -> None:
     out = folder / 'out'
     assert [page.name for page in out.glob('sub-*.html')] == ['sub-01.html']
     runs = sorted((out / 'sub-01' / 'log').iterdir())
