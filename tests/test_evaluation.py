@@ -409,7 +409,7 @@ FIXED = 'moving.nii.gz\tbad.nii.gz\tidentity'
     ('line', 'make', 'words'),
     [
         (LABELS, nothing, ['bad.nii.gz', 'no such file']),
-        (LABELS, text('bad.nii.gz', 'no image'), ['bad.nii.gz', 'cannot be read']),
+        (LABELS, text('bad.nii.gz', 'no image'), ['bad.nii.gz', 'not compressed']),
         (LABELS, write('bad.nii.gz', np.full(GRID.shape, 0.5)), ['bad.nii.gz', 'whole numbers']),
         (LABELS, write('bad.nii.gz', np.full(GRID.shape, np.nan)), ['bad.nii.gz', 'whole']),
         (LABELS, write('bad.nii.gz', np.full(GRID.shape, 3e7)), ['bad.nii.gz', 'beyond']),

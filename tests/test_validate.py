@@ -118,7 +118,7 @@ def invalid_contents(data):
         'constant': (np.full_like(data, 7), 'every voxel is 7'),
         'NaN': (np.full_like(data, np.nan), 'every voxel is 0'),
         'mask': ((data > 0).astype(np.uint8), 'as a mask does'),
-        '2D': (data[:, :, 20], 'no volume with three axes'),
+        '2D': (data[:, :, 20], 'not an image with three axes'),
         'two volumes': (np.stack([data, data], axis=-1), 'more than one volume'),
         'complex': (data.astype(np.complex64), 'complex numbers'),
         'colours': (colours, 'colours'),

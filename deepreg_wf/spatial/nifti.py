@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
+from deepreg_wf.spatial.nifti_file import check_present, is_nifti_name, open_nifti, read_nifti
 from deepreg_wf.utils.atomic import atomic_write
 
 Float32Array = NDArray[np.float32]
@@ -47,22 +48,7 @@ def open_image(path: str | Path) -> tuple[SpatialImage, VoxelGrid]:
     InputError
         If the file does not exist or is not an image with a grid in space.
     """
-    try:
-        # indexed_gzip, which nibabel uses if it is installed, ends the process if it may not read.
-        with Path(path).open('rb'):
-            image = nb.load(path)
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except PermissionError:
-        raise InputError(
-            'it may not be read', advice='change its permissions', path=path
-        ) from None
-    except (ImageFileError, HeaderDataError, *_READ_ERRORS):
-        raise InputError(
-            'it cannot be read as a NIfTI image',
-            advice='check that it is one and is complete',
-            path=path,
-        ) from None
+    image = _open(path)
     if not isinstance(image, SpatialImage) or len(image.shape) < 3:
         raise InputError(
             'it is not an image with three axes', advice='give one that is', path=path
@@ -319,9 +305,27 @@ def _check_shape(shape: tuple[int, ...], grid: VoxelGrid) -> None:
         raise ValueError(f'data of shape {shape} do not fit a grid of shape {grid.shape}')
 
 
-def _read(image: SpatialImage, path: str | Path) -> Float32Array:
+def _open(path: str | Path) -> Any:
+    if is_nifti_name(path):
+        return open_nifti(path)
+    check_present(path)
     try:
-        return np.asarray(image.dataobj, dtype=np.float32)
+        return nb.load(path)
+    except (ImageFileError, HeaderDataError, *_READ_ERRORS):
+        raise InputError(
+            'it cannot be read as a NIfTI image',
+            advice='check that it is one and is complete',
+            path=path,
+        ) from None
+
+
+def _read(image: SpatialImage, path: str | Path) -> Float32Array:
+    """Read the voxels of an opened image, and its file to the end."""
+    try:
+        whole = read_nifti(path) if is_nifti_name(path) else image
+        return np.asarray(whole.dataobj, dtype=np.float32)
+    except InputError:
+        raise
     except _READ_ERRORS:
         raise InputError(
             'its data cannot be read, it is truncated or damaged',
