@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_filters_work_as_in_fmriprep(tmp_path, filters, count):
 @pytest.mark.parametrize(
     ('text', 'words'),
     [
-        ('{', 'not a filter file'),
+        ('{"t1w": {},\n}', 'line 2, column 1'),
         ('[1]', 'not a filter file'),
         ('{"t1w": 3}', 'not a filter file'),
         ('{"T1w": {"session": "post"}}', 'the key is "t1w", not "T1w"'),
@@ -173,8 +174,9 @@ def test_a_lesion_mask_belongs_to_the_image_with_the_same_entities(tmp_path, end
 
 def test_names_are_validated_unless_validation_is_skipped(tmp_path):
     root = make_dataset(tmp_path / 'bids', 'sub-01/anat/sub-01_run-1_acq-fast_T1w.nii.gz')
-    with pytest.raises(InputError, match='not a name that BIDS allows'):
-        find_inputs(select(root))
+    inputs = find_inputs(select(root))
+    assert not inputs.images
+    assert 'not a name that BIDS allows' in str(*inputs.rejected.values())
     assert find_inputs(select(root, skip_bids_validation=True)).images
 
 
@@ -183,13 +185,98 @@ def test_a_database_is_made_and_used_for_its_own_dataset_only(tmp_path):
     database = tmp_path / 'db'
     first = find_inputs(select(root, participant_label=('02',), bids_database_dir=database))
     assert database.exists()
-    (root / 'sub-01' / 'ses-pre' / 'anat' / 'sub-01_ses-pre_acq-new_T1w.nii.gz').touch()
     again = find_inputs(select(root, bids_database_dir=database))
     assert len(first.images) == 1
-    assert len(again.images) == 4, 'the database has all participants, and no image added later'
+    assert len(again.images) == 4, 'the database has all participants'
     other = make_dataset(tmp_path / 'other', *TWO_SESSIONS)
     with pytest.raises(InputError, match='a database of another dataset'):
         find_inputs(select(other, bids_database_dir=database))
+
+
+def test_a_database_older_than_the_dataset_is_renewed(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    options = {'bids_database_dir': tmp_path / 'db'}
+    find_inputs(select(root, **options))
+    anat = root / 'sub-01' / 'ses-pre' / 'anat'
+    (anat / 'sub-01_ses-pre_T1w.nii.gz').rename(anat / 'sub-01_ses-pre_acq-new_T1w.nii.gz')
+    make_dataset(root, 'sub-03/anat/sub-03_T1w.nii.gz')
+    assert find_inputs(select(root, **options)).images == find_inputs(select(root)).images
+
+
+@pytest.mark.parametrize('label', ['acq-t1_mprage', 'foo-1', 'acq-a-b'])
+@pytest.mark.parametrize('skip', [False, True])
+def test_an_invalid_name_rejects_its_own_image_alone(tmp_path, label, skip):
+    bad = f'sub-03/anat/sub-03_{label}_T1w.nii.gz'
+    root = make_dataset(tmp_path / 'bids', 'sub-01/anat/sub-01_T1w.nii.gz', bad)
+    inputs = find_inputs(select(root, skip_bids_validation=skip))
+    assert list(inputs.subjects) == ['01']
+    assert list(inputs.rejected) == [root / bad]
+    assert 'rename' in str(inputs.rejected[root / bad])
+
+
+def make_datalad_clone(root, image):
+    """Make a dataset in which one file is a link to content that was not fetched."""
+    make_dataset(root, 'sub-01/anat/sub-01_T1w.nii.gz')
+    path = root / image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to('../../.git/annex/objects/aa/bb/MD5E-s1--x.nii.gz/MD5E-s1--x.nii.gz')
+    return path
+
+
+@pytest.mark.parametrize(
+    'image', ['sub-01/anat/sub-01_run-2_T1w.nii.gz', 'sub-02/anat/sub-02_T1w.nii.gz']
+)
+def test_an_image_that_was_not_fetched_is_rejected_alone(tmp_path, image):
+    path = make_datalad_clone(tmp_path / 'bids', image)
+    inputs = find_inputs(select(tmp_path / 'bids'))
+    assert [found.name for found in inputs.images] == ['sub-01_T1w.nii.gz']
+    assert f'datalad get {path}' in str(inputs.rejected[path])
+    assert not inputs.without_t1w
+
+
+def test_a_lesion_mask_that_was_not_fetched_is_not_ignored(tmp_path):
+    mask = make_datalad_clone(tmp_path / 'bids', 'sub-01/anat/sub-01_label-lesion_roi.nii.gz')
+    inputs = find_inputs(select(tmp_path / 'bids'))
+    assert not inputs.images
+    assert f'datalad get {mask}' in str(*inputs.rejected.values())
+
+
+def test_a_named_pipe_is_rejected_without_opening_it(tmp_path):
+    root = make_dataset(tmp_path / 'bids', 'sub-01/anat/sub-01_T1w.nii.gz')
+    pipe = root / 'sub-01' / 'anat' / 'sub-01_run-2_T1w.nii.gz'
+    os.mkfifo(pipe)
+    inputs = find_inputs(select(root))
+    assert len(inputs.images) == 1
+    assert not inputs.rejected or 'special file' in str(inputs.rejected[pipe])
+
+
+def test_of_a_complex_image_the_magnitude_is_selected(tmp_path):
+    parts = ('mag', 'phase', 'real', 'imag')
+    root = make_dataset(
+        tmp_path / 'bids', *(f'sub-01/anat/sub-01_part-{part}_T1w.nii.gz' for part in parts)
+    )
+    assert names(find_inputs(select(root))) == {'01': ['sub-01_part-mag_T1w.nii.gz']}
+    filters = tmp_path / 'filters.json'
+    filters.write_text('{"t1w": {"part": "real"}}')
+    chosen = find_inputs(select(root, bids_filter_file=filters))
+    assert names(chosen) == {'01': ['sub-01_part-real_T1w.nii.gz']}
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    description = root / 'dataset_description.json'
+    description.write_text(description.read_text(), encoding='utf-8-sig')
+    filters = tmp_path / 'filters.json'
+    filters.write_text('{"t1w": {"session": "pre"}}', encoding='utf-8-sig')
+    check_folders(settings_of(root, tmp_path / 'out'))
+    assert len(find_inputs(select(root, bids_filter_file=filters)).images) == 2
+
+
+def test_invalid_json_is_reported_with_line_and_column(tmp_path):
+    root = make_dataset(tmp_path / 'bids', *TWO_SESSIONS)
+    (root / 'dataset_description.json').write_text('{"Name": "x",\n "BIDSVersion": }')
+    with pytest.raises(InputError, match=r'json: it is not valid JSON \(line 2, column 17'):
+        check_folders(settings_of(root, tmp_path / 'out'))
 
 
 def test_images_of_a_linked_dataset_keep_the_path_of_the_link(tmp_path):
@@ -204,7 +291,7 @@ def test_images_of_a_linked_dataset_keep_the_path_of_the_link(tmp_path):
     [
         ({'Name': 'x'}, 'has no BIDSVersion'),
         ({}, 'has no Name and no BIDSVersion'),
-        (3, 'not valid JSON'),
+        (3, 'not a JSON object'),
     ],
 )
 def test_the_description_is_validated_unless_validation_is_skipped(tmp_path, description, words):

@@ -63,13 +63,27 @@ def test_the_table_keeps_the_failures_of_other_runs(tmp_path):
 def test_the_exit_status_and_the_summary_tell_how_a_run_ended(tmp_path, failures, status, summary):
     streams = Streams(io.StringIO(), io.StringIO())
     (tmp_path / 'sub-01.html').touch()
-    people = ['01', '02']
-    ended = write_summary(
-        failures, participants=people, output_dir=tmp_path, seconds=1, streams=streams
-    )
+    images = ['sub-01', 'sub-02']
+    ended = write_summary(failures, images=images, output_dir=tmp_path, seconds=1, streams=streams)
     assert ended == status
     assert streams.out.getvalue().startswith(f'{summary}\n')
     assert f'Report: {tmp_path / "sub-01.html"}\n' in streams.out.getvalue()
     assert streams.err.getvalue().count('\n') == len(failures)
     assert (tmp_path / 'failed.tsv').exists() == bool(failures)
-    assert print_failures(failures, participants=people, streams=streams) == status
+    assert print_failures(failures, images=images, streams=streams) == status
+
+
+@pytest.mark.parametrize(
+    ('images', 'failed', 'status', 'summary'),
+    [
+        (['sub-01_ses-1', 'sub-01_ses-2'], 'sub-01_ses-2', 1, '1 done, 1 failed'),
+        (['sub-01_ses-1', 'sub-01_ses-2'], 'sub-01', 2, '0 done, 2 failed'),
+        (['sub-1_run-1', 'sub-1_run-2', 'sub-12'], 'sub-1', 1, '1 done, 2 failed'),
+    ],
+)
+def test_images_are_counted_and_not_participants(tmp_path, images, failed, status, summary):
+    streams = Streams(io.StringIO(), io.StringIO())
+    failures = [failure(failed.partition('_')[0].removeprefix('sub-'), image=failed)]
+    ended = write_summary(failures, images=images, output_dir=tmp_path, seconds=1, streams=streams)
+    assert ended == status
+    assert streams.out.getvalue().startswith(summary)

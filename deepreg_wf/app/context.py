@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deepreg_wf.app.inputs import Inputs
+from deepreg_wf.engine.failures import participant_of
 from deepreg_wf.engine.resources import Resources
 from deepreg_wf.settings import Compute, Settings
 from deepreg_wf.templates.template import Template
@@ -76,9 +77,18 @@ class Run:
     @property
     def participants(self) -> list[str]:
         """Labels of the participants that have an image or were given by name."""
+        return sorted({participant_of(name) for name in self.image_names})
+
+    @property
+    def image_names(self) -> list[str]:
+        """Names of all selected images, usable or not, such as ``sub-01_ses-pre``.
+
+        A participant without a usable folder, or given by name without an image, counts as one.
+        """
+        images = [image_name(path) for path in (*self.inputs.images, *self.inputs.rejected)]
         named = set(self.settings.selection.participant_label)
-        without_t1w = named.intersection(self.inputs.without_t1w)
-        return sorted({*self.inputs.subjects, *self.inputs.unreadable, *without_t1w})
+        without_images = {*self.inputs.unreadable, *named.intersection(self.inputs.without_t1w)}
+        return sorted({*images, *(f'sub-{label}' for label in without_images)})
 
     def log_dir(self, participant: str) -> Path:
         """Return the folder of the settings and the crash files of a participant."""
@@ -88,3 +98,8 @@ class Run:
     def common_log_dir(self) -> Path:
         """Folder of the crash files of steps that all participants share."""
         return self.output_dir / 'logs' / self.run_id
+
+
+def image_name(path: Path) -> str:
+    """Return the name of an image for messages, without its suffix."""
+    return path.name.rpartition('_')[0]

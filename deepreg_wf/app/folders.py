@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Selection, Settings
+from deepreg_wf.utils.json_file import read_json_object
 
 
 def check_folders(settings: Settings) -> None:
@@ -69,11 +69,8 @@ def _check_dataset(selection: Selection) -> None:
             advice='give the folder that has one',
             path=root,
         )
-    try:
-        content = json.loads(description.read_text(encoding='utf-8'))
-        absent = [key for key in ('Name', 'BIDSVersion') if key not in content]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise InputError('not valid JSON', advice='correct it', path=description) from error
+    content = read_json_object(description)
+    absent = [key for key in ('Name', 'BIDSVersion') if key not in content]
     if absent:
         raise InputError(
             f'has no {" and no ".join(absent)}',

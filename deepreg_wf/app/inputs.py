@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,8 @@ from deepreg_wf.bids.lesions import find_lesion_masks
 from deepreg_wf.bids.precomputed import Precomputed, find_precomputed, parse_derivatives_folders
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Selection
+from deepreg_wf.spatial.nifti_file import check_regular_file
+from deepreg_wf.utils.json_file import read_json
 
 UNREADABLE = 'the folder may not be read', 'change its permissions'
 """Problem and advice for a folder that is closed to this user."""
@@ -43,6 +44,8 @@ class Inputs:
         Precomputed derivatives of each image that has any.
     lesions : mapping of Path to Path
         Lesion mask of each image that has one.
+    rejected : mapping of Path to InputError
+        Reason of each selected image that cannot be used; it is not among the others.
     """
 
     subjects: Mapping[str, tuple[Path, ...]]
@@ -51,6 +54,7 @@ class Inputs:
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     precomputed: Mapping[Path, Precomputed] = field(default_factory=dict)
     lesions: Mapping[Path, Path] = field(default_factory=dict)
+    rejected: Mapping[Path, InputError] = field(default_factory=dict)
 
     @property
     def images(self) -> list[Path]:
@@ -69,7 +73,8 @@ def find_inputs(selection: Selection) -> Inputs:
     Returns
     -------
     Inputs
-        At least one image.
+        At least one image, which may be rejected: one with an invalid name, or whose content or
+        lesion mask is missing, keeps no other image from being processed.
 
     Raises
     ------
@@ -85,22 +90,24 @@ def find_inputs(selection: Selection) -> Inputs:
         raise InputError(problem, advice=advice, path=next(iter(unreadable.values())))
     if not found:
         raise _no_images(selection, participants)
-    if not selection.skip_bids_validation:
-        _check_names(selection.bids_dir, found)
-    _check_collisions(found)
+    lesions = find_lesion_masks(found)
+    rejected = _rejected(selection, found, lesions)
+    usable = [path for path in found if path not in rejected]
+    _check_collisions(usable)
     subjects: dict[str, tuple[Path, ...]] = {}
-    for path in found:
+    for path in usable:
         label = parse_entities(path)['subject']
         subjects[label] = (*subjects.get(label, ()), path)
-    without_t1w = tuple(label for label in participants if label not in subjects)
+    selected = {path.name.partition('_')[0].removeprefix('sub-') for path in found}
     folders = parse_derivatives_folders(selection.derivatives)
     return Inputs(
         subjects=subjects,
-        without_t1w=without_t1w,
+        without_t1w=tuple(label for label in participants if label not in selected),
         unreadable=unreadable,
         derivatives=folders,
-        precomputed=find_precomputed(found, folders),
-        lesions=find_lesion_masks(found),
+        precomputed=find_precomputed(usable, folders) if usable else {},
+        lesions={image: mask for image, mask in lesions.items() if image not in rejected},
+        rejected=rejected,
     )
 
 
@@ -166,7 +173,10 @@ def _unreadable(selection: Selection, participants: Iterable[str]) -> dict[str, 
 
 
 def _query(selection: Selection, participants: Sequence[str]) -> list[Path]:
-    """Query pybids for the images; sort them by name."""
+    """Query pybids for the images; sort them by name.
+
+    Phase, real and imaginary images are selected only by a filter on ``part``, as in niworkflows.
+    """
     from bids.exceptions import BIDSEntityError
 
     filters = {'suffix': 'T1w', 'extension': ['.nii', '.nii.gz'], 'datatype': 'anat'}
@@ -182,7 +192,13 @@ def _query(selection: Selection, participants: Sequence[str]) -> list[Path]:
             advice='correct them',
             path=selection.bids_filter_file,
         ) from error
-    return sorted(Path(file) for file in files)
+    images = sorted(Path(file) for file in files)
+    return images if 'part' in filters else [path for path in images if not _is_part(path)]
+
+
+def _is_part(path: Path) -> bool:
+    """Return whether an image is the phase, real or imaginary part of a complex image."""
+    return re.search(r'_part-(?!mag(_|$))', path.name) is not None
 
 
 def _layout(selection: Selection, participants: Sequence[str]) -> Any:
@@ -195,19 +211,45 @@ def _layout(selection: Selection, participants: Sequence[str]) -> Any:
     ignore = [_NOT_PARTICIPANTS, _NOT_ANATOMICAL]
     if selection.bids_database_dir is None:
         ignore.append(re.compile(rf'^/sub-(?!({"|".join(map(re.escape, participants))})(/|$))'))
-    layout = BIDSLayout(
-        selection.bids_dir,
-        validate=False,
-        database_path=selection.bids_database_dir,
-        indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore),
-    )
+
+    def build(reset: bool) -> Any:
+        return BIDSLayout(
+            selection.bids_dir,
+            validate=False,
+            database_path=selection.bids_database_dir,
+            reset_database=reset,
+            indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore),
+        )
+
+    layout = build(reset=False)
     if Path(layout.root).resolve() != selection.bids_dir.resolve():
         raise InputError(
             f'a database of another dataset, {layout.root}',
             advice='give another folder',
             path=selection.bids_database_dir,
         )
+    if selection.bids_database_dir is not None and _is_stale(layout, selection.bids_dir):
+        try:
+            return build(reset=True)
+        except Exception as error:  # of SQLAlchemy, which is a dependency of pybids alone
+            raise InputError(
+                f'the database is older than the dataset and cannot be renewed ({error})',
+                advice='remove it, or give another folder',
+                path=selection.bids_database_dir,
+            ) from error
     return layout
+
+
+def _is_stale(layout: Any, root: Path) -> bool:
+    """Return whether a database lists other T1-weighted images than the dataset has."""
+    listed = layout.get(suffix='T1w', extension=['.nii', '.nii.gz'], return_type='filename')
+    present = (
+        path
+        for inner in ('', 'ses-*/')
+        for path in root.glob(f'sub-*/{inner}anat/*_T1w.nii*')
+        if path.name.endswith(('.nii', '.nii.gz'))
+    )
+    return {Path(path).name for path in listed} != {path.name for path in present}
 
 
 def _read_filters(path: Path | None) -> dict[str, Any]:
@@ -225,9 +267,9 @@ def _read_filters(path: Path | None) -> dict[str, Any]:
         return Query.NONE if value is None else Query.ANY if value == '*' else value
 
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_json(path)
         filters = {name: read(value) for name, value in content.get('t1w', {}).items()}
-    except (OSError, UnicodeDecodeError, ValueError, AttributeError) as error:
+    except AttributeError as error:
         raise InputError(
             'not a filter file',
             advice='write JSON such as {"t1w": {"session": "1"}}',
@@ -252,17 +294,32 @@ def _no_images(selection: Selection, participants: Sequence[str]) -> InputError:
     )
 
 
-def _check_names(root: Path, paths: Iterable[Path]) -> None:
+def _rejected(
+    selection: Selection, images: Sequence[Path], lesions: Mapping[Path, Path]
+) -> dict[Path, InputError]:
+    """Find the images whose name is invalid, or whose content or lesion mask is missing."""
+    errors = {path: _error_of(path, selection, lesions.get(path)) for path in images}
+    return {path: error for path, error in errors.items() if error is not None}
+
+
+def _error_of(path: Path, selection: Selection, lesion: Path | None) -> InputError | None:
     from bids_validator import BIDSValidator
 
-    validator = BIDSValidator()
-    for path in paths:
-        if not validator.is_bids(f'/{path.relative_to(root).as_posix()}'):
+    try:
+        parse_entities(path)
+        name = f'/{path.relative_to(selection.bids_dir).as_posix()}'
+        if not selection.skip_bids_validation and not BIDSValidator().is_bids(name):
             raise InputError(
                 'not a name that BIDS allows',
                 advice='rename it, or pass --skip-bids-validation',
                 path=path,
             )
+        check_regular_file(path)
+        if lesion is not None:
+            check_regular_file(lesion)
+    except InputError as error:
+        return error
+    return None
 
 
 def _check_collisions(paths: Iterable[Path]) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from deepreg_wf import __version__
 from deepreg_wf.app.cleanup import remove_partial_results
-from deepreg_wf.app.context import DETERMINISTIC, WORKFLOW, Run
+from deepreg_wf.app.context import DETERMINISTIC, WORKFLOW, Run, image_name
 from deepreg_wf.app.exit_status import ALL_DONE
 from deepreg_wf.app.folders import check_folders, make_writable
 from deepreg_wf.app.graph import build_workflow, draw_graph
@@ -25,7 +25,7 @@ from deepreg_wf.app.records import write_resource_usage, write_settings
 from deepreg_wf.app.reports import find_last_run, write_reports
 from deepreg_wf.app.summary import FAILURES_TABLE, print_failures, write_summary
 from deepreg_wf.engine.execute import execute
-from deepreg_wf.engine.failures import Failure, update_failures
+from deepreg_wf.engine.failures import Failure, participant_of, update_failures
 from deepreg_wf.engine.logs import Streams, redirect_output
 from deepreg_wf.engine.progress import PlainDisplay, StepLabels, open_display
 from deepreg_wf.engine.resources import limit_thread_spinning, plan_resources
@@ -88,6 +88,8 @@ def run_app(settings: Settings, *, command_line: str = '') -> int:
             return _write_boilerplate(run, streams)
         if settings.output.reports_only:
             return _rewrite_reports(run, streams)
+        if not inputs.images:
+            return _end(run, _input_failures(run), streams)
         with lock_participants(inputs, run.output_dir, execution.work_dir) as (locked, skipped):
             return _process(replace(run, inputs=locked), skipped, streams)
 
@@ -133,16 +135,22 @@ def _process(run: Run, skipped: Sequence[Failure], streams: Streams) -> int:
         reported = dict.fromkeys(run.inputs.subjects, run.run_id)
         started = run.started.timestamp()
         failures += write_reports(run.output_dir, reported, display, started=started)
-    status = write_summary(
-        failures,
-        skipped=skipped,
-        participants=run.participants,
-        output_dir=run.output_dir,
-        seconds=time.time() - started,
-        streams=streams,
-    )
+    status = _end(run, failures, streams, skipped)
     write_resource_usage(run, monitor)
     return status
+
+
+def _end(
+    run: Run, failures: Sequence[Failure], streams: Streams, skipped: Sequence[Failure] = ()
+) -> int:
+    return write_summary(
+        failures,
+        skipped=skipped,
+        images=run.image_names,
+        output_dir=run.output_dir,
+        seconds=time.time() - run.started.timestamp(),
+        streams=streams,
+    )
 
 
 def _write_boilerplate(run: Run, streams: Streams) -> int:
@@ -163,11 +171,11 @@ def _rewrite_reports(run: Run, streams: Streams) -> int:
         for label in last.keys() - runs.keys()
     ]
     failures += write_reports(run.output_dir, runs, PlainDisplay(streams.out))
-    return print_failures(failures, participants=run.participants, streams=streams)
+    return print_failures(failures, images=run.image_names, streams=streams)
 
 
 def _input_failures(run: Run) -> list[Failure]:
-    """List participants that were given by name without an image, or may not be read."""
+    """List the images and participants that cannot be used, found before anything runs."""
     step = 'finding the T1w image'
     named = run.settings.selection.participant_label
     reason = 'no T1-weighted image is selected for this participant; check the dataset.'
@@ -179,7 +187,17 @@ def _input_failures(run: Run) -> list[Failure]:
         _unusable(label, step, str(InputError(problem, advice=advice, path=folder)))
         for label, folder in run.inputs.unreadable.items()
     ]
-    return without + unreadable
+    rejected = [
+        Failure(
+            participant=participant_of(image_name(path)),
+            image=image_name(path),
+            step=step,
+            reason=str(error),
+            is_input_error=True,
+        )
+        for path, error in run.inputs.rejected.items()
+    ]
+    return without + unreadable + rejected
 
 
 def _unusable(label: str, step: str, reason: str) -> Failure:

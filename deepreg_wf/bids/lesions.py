@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def find_lesion_masks(images: Iterable[Path]) -> dict[Path, Path]:
     Returns
     -------
     dict of Path to Path
-        Masks by their images; images without a mask are left out.
+        Masks by their images; images without a mask are left out. The content of a mask may be
+        missing, as in a DataLad clone.
     """
     masks = {image: _find_mask(image) for image in images}
     return {image: mask for image, mask in masks.items() if mask is not None}
@@ -34,6 +36,6 @@ def _find_mask(image: Path) -> Path | None:
     for ending in _ENDINGS:
         for extension in ('.nii.gz', '.nii'):
             path = image.with_name(f'{stem}{ending}{extension}')
-            if path.is_file():
+            if os.path.lexists(path):  # also a link whose target is missing, which is an error
                 return path
     return None

@@ -79,6 +79,32 @@ def is_nifti_name(path: str | Path) -> bool:
     return str(path).lower().endswith(('.nii', '.nii.gz'))
 
 
+def check_regular_file(path: str | Path) -> None:
+    """Check that a path is a regular file, without opening it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, a link without a target, a folder, a named pipe or another special file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise InputError(
+            f'it cannot be opened ({error.strerror})', advice='check the path', path=path
+        ) from None
+    if not stat.S_ISREG(mode):
+        kind = 'a folder' if stat.S_ISDIR(mode) else 'a special file'
+        raise InputError(f'it is {kind}', advice='give a regular file', path=path)
+
+
 def check_present(path: str | Path) -> None:
     """Check that a path is a regular file whose content is present and may be read.
 
@@ -90,18 +116,13 @@ def check_present(path: str | Path) -> None:
     Raises
     ------
     InputError
-        If it is missing, a link without a target, a git-annex or git-lfs pointer, a folder, a
-        named pipe or another special file, empty, or closed to the user.
+        As for `check_regular_file`, and if the file is a git-annex or git-lfs pointer, empty, or
+        closed to the user.
     """
+    check_regular_file(path)
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            kind = 'a folder' if stat.S_ISDIR(status.st_mode) else 'a special file'
-            raise InputError(f'it is {kind}', advice='give a regular file', path=path)
         with open(path, 'rb') as file:
             start = file.read(64)
-    except FileNotFoundError:
-        raise _missing(path) from None
     except PermissionError:
         raise InputError(
             'it may not be read', advice='change its permissions', path=path
