@@ -14,6 +14,7 @@ from nibabel.orientations import (
 )
 from nipype.interfaces.base import isdefined
 from scipy.spatial.transform import Rotation
+from traits.api import TraitError
 
 from deepreg_wf.affine.align import START_SEQUENCES, Alignment, align
 from deepreg_wf.affine.brain import Brain
@@ -210,6 +211,12 @@ def test_search_finds_the_orientation(template):
 def test_unknown_method_raises_an_error(template):
     with pytest.raises(ValueError, match='method must be one of'):
         align(template, template, method='magic')
+
+
+def test_interface_refuses_an_unknown_method():
+    with pytest.raises(TraitError, match='method'):
+        AffineAlign(method='magic')
+    assert AffineAlign().inputs.method == 'auto'
 
 
 def test_settings_list_the_affine_methods():

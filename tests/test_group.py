@@ -213,7 +213,8 @@ def test_group_level_needs_only_the_output_folder(done: Path) -> None:
     assert rows[0]['verdict'] == 'bad'
     assert float(rows[0]['jacobian_min']) == -0.2
     described = json.loads((done / 'group_desc-registration_qc.json').read_text())
-    assert set(rows[0]) - {'participant_id', 'correlation_affine'} == set(described)
+    assert set(rows[0]) == set(described)
+    assert all(column['Description'] for column in described.values())
     made = {path.name.split('_desc-')[1] for path in (done / 'group').glob('*.nii.gz')}
     modes = {f'mode{n}{end}_T1w.nii.gz' for n in (1, 2, 3) for end in ('', 'minus', 'plus')}
     means = ('mean', 'mask', 'meanlogjacobian', 'sdlogjacobian', 'meanmomentum', 'average')

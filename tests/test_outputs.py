@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from email.message import Message
 from pathlib import Path
 
 import nibabel as nb
@@ -386,6 +387,38 @@ def test_container_is_described(tmp_path, bids_dir, environ, container):
     write_dataset_files(tmp_path, bids_dir, environ)
     description = json.loads((tmp_path / 'dataset_description.json').read_text())
     assert description['GeneratedBy'][0].get('Container') == container
+
+
+@pytest.mark.parametrize(
+    ('lines', 'address'),
+    [
+        ([], None),
+        (['Documentation, https://docs.example'], None),
+        (
+            ['Homepage, https://home.example', 'Source, https://code.example'],
+            'https://code.example',
+        ),
+        (['homepage,https://home.example'], 'https://home.example'),
+    ],
+)
+def test_address_of_the_code_is_that_of_the_package(
+    tmp_path, bids_dir, monkeypatch, lines, address
+):
+    package = Message()
+    for line in lines:
+        package['Project-URL'] = line
+    monkeypatch.setattr('deepreg_wf.bids.dataset.metadata', lambda name: package)
+    write_dataset_files(tmp_path, bids_dir, {})
+    description = json.loads((tmp_path / 'dataset_description.json').read_text())
+    assert description['GeneratedBy'][0].get('CodeURL') == address
+
+
+def test_earlier_versions_stay_among_the_programs(tmp_path, bids_dir, monkeypatch):
+    for version in ('1.0', '2.0', '2.0'):
+        monkeypatch.setattr('deepreg_wf.bids.dataset.__version__', version)
+        write_dataset_files(tmp_path, bids_dir, {})
+    description = json.loads((tmp_path / 'dataset_description.json').read_text())
+    assert [program['Version'] for program in description['GeneratedBy']] == ['2.0', '1.0']
 
 
 def test_invalid_description_of_the_raw_dataset_is_refused(tmp_path, bids_dir):

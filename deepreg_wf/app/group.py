@@ -33,7 +33,7 @@ def run_group(settings: Settings) -> int:
     Returns
     -------
     int
-        Exit status: 1 if some images were left out of the averages.
+        Exit status: 1 if some images were left out, of the table or of the averages.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _write_results(
     for space, in_space in spaces.items():
         atlases.append(build_atlas(output_dir, space, in_space, on_error, display.log))
     for path, reason in found.unreadable.items():
-        print(f'{path}: {reason}; run this image again.', file=sys.stderr)
+        print(InputError(reason, advice='run this image again', path=path), file=sys.stderr)
     missing = left_out | _missing(output_dir, found)
     page = write_group_report(output_dir, worst_first(records), atlases, missing)
     display.log(
@@ -105,4 +105,9 @@ def _missing(output_dir: Path, found: GroupRecords) -> dict[str, str]:
     for row in read_failures(output_dir / FAILURES_TABLE):
         missing.pop(row['participant_id'], None)
         missing[row['image']] = f'{row["step"]}: {row["reason"]}'
-    return missing | {path.name: reason for path, reason in found.unreadable.items()}
+    return missing | {_printable(path.name): reason for path, reason in found.unreadable.items()}
+
+
+def _printable(name: str) -> str:
+    """Replace the bytes of a file name that are not UTF-8, which a page cannot contain."""
+    return name.encode(errors='backslashreplace').decode()

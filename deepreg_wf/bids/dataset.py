@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,18 @@ from deepreg_wf import __version__
 from deepreg_wf.errors import InputError
 from deepreg_wf.templates.templateflow import TEMPLATEFLOW_URL
 from deepreg_wf.utils.atomic import atomic_write, write_json, write_text
+from deepreg_wf.utils.json_file import read_json_object
 from deepreg_wf.utils.locks import locked
 
 BIDS_VERSION = '1.10.0'
 
 SHARED_LOCK = 'logs/.lock'
 """Lock of the files that all runs share, in the folder of the derivatives."""
+
+_PROGRAM = 'deepreg_wf'
+
+_CODE_LABELS = ('source', 'source code', 'repository', 'code', 'github', 'homepage')
+"""Labels of the address of the source code in the metadata of a package; the best first."""
 
 # The patterns are those of .gitignore. "figures" must not end in a slash: the validator would
 # not ignore it.
@@ -94,15 +100,20 @@ def write_dataset_files(
     Raises
     ------
     InputError
-        If the description of the raw dataset, or an earlier one of the derivatives, is not JSON.
+        If the description of the raw dataset is not JSON. An earlier one of the derivatives that
+        is damaged is replaced.
     """
     description = describe_dataset(output_dir, bids_dir, environ)
     links = {name: _link(folder, output_dir) for name, folder in (derivatives or {}).items()}
     rows = (f'desc-{name}\t{meaning}' for name, meaning in DESCRIPTIONS.items())
     path = output_dir / 'dataset_description.json'
     with locked(output_dir / SHARED_LOCK):
-        known = _read_description(path).get('DatasetLinks', {})
+        earlier = _read_earlier(path)
+        known = earlier.get('DatasetLinks')
+        known = known if isinstance(known, dict) else {}
         description['DatasetLinks'] = {**known, **description['DatasetLinks'], **links}
+        # Files of earlier versions may still be in the folder.
+        description['GeneratedBy'] += _other_versions(earlier, description['GeneratedBy'])
         write_json(path, description)
         _add_lines(output_dir / '.bidsignore', _IGNORED)
         _add_lines(output_dir / 'descriptions.tsv', ('desc_id\tdescription', *rows))
@@ -136,7 +147,9 @@ def describe_dataset(
         If the description of the raw dataset is not JSON.
     """
     raw = _read_description(bids_dir / 'dataset_description.json')
-    program: dict[str, Any] = {'Name': 'deepreg_wf', 'Version': __version__}
+    program: dict[str, Any] = {'Name': _PROGRAM, 'Version': __version__}
+    if address := _code_url():
+        program['CodeURL'] = address
     if container := _container(environ):
         program['Container'] = container
     description = {
@@ -177,13 +190,42 @@ def _read_description(path: Path) -> dict[str, Any]:
     """Read a ``dataset_description.json``; empty if there is none."""
     if not path.is_file():
         return {}
+    return read_json_object(path)
+
+
+def _read_earlier(path: Path) -> dict[str, Any]:
+    """Read the description that an earlier run has written; empty if it is damaged."""
     try:
-        description = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f'not valid JSON ({error})', advice='correct the file', path=path
-        ) from error
-    return description if isinstance(description, dict) else {}
+        return _read_description(path)
+    except InputError:
+        return {}
+
+
+def _other_versions(
+    earlier: Mapping[str, Any], programs: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the other versions of this program that have written to the folder."""
+    known = earlier.get('GeneratedBy')
+    known = known if isinstance(known, list) else []
+    ours = (each for each in known if isinstance(each, dict) and each.get('Name') == _PROGRAM)
+    return [each for each in ours if each not in programs]
+
+
+def _code_url() -> str | None:
+    """Return the address of the source code that the metadata of the package give.
+
+    Returns
+    -------
+    str or None
+        None if the package has no such address, or is not installed.
+    """
+    try:
+        lines = metadata(_PROGRAM).get_all('Project-URL') or []
+    except PackageNotFoundError:
+        return None
+    parts = [line.partition(',') for line in lines]
+    urls = {label.strip().lower(): address.strip() for label, _, address in parts}
+    return next((urls[label] for label in _CODE_LABELS if label in urls), None)
 
 
 def _container(environ: Mapping[str, str]) -> dict[str, str]:
@@ -212,5 +254,7 @@ def _link(bids_dir: Path, output_dir: Path) -> str:
 
 def _add_lines(path: Path, lines: tuple[str, ...]) -> None:
     """Add those lines to a text file that it lacks."""
-    present = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
-    write_text(path, '\n'.join(dict.fromkeys([*present, *lines])) + '\n')
+    present = path.read_bytes().splitlines() if path.is_file() else []
+    merged = dict.fromkeys([*present, *(line.encode() for line in lines)])
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(b'\n'.join(merged) + b'\n')

@@ -8,12 +8,13 @@ no such file; their facts are then read from the traceback in the crash file.
 from __future__ import annotations
 
 import csv
-import json
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.utils.atomic import write_json
+from deepreg_wf.utils.json_file import read_json_object
 from deepreg_wf.utils.os_errors import explain, explain_exception, is_out_of_memory
 
 _HEAD = 'Traceback (most recent call last)'
@@ -188,31 +189,65 @@ def read_crashes(folder: Path, table: Path | None = None) -> list[Crash]:
     list of Crash
         In the order in which they happened.
     """
-    labels = _read_labels(table) if table is not None and table.is_file() else {}
+    labels = _read_labels(table) if table is not None else {}
     paths = sorted(folder.glob('crash-*.txt'))
     return [_read_crash(path, labels.get(path.name, '')) for path in paths]
 
 
 def _read_labels(table: Path) -> dict[str, str]:
     """Read the name of the step of each crash file, by the name of the file."""
-    with table.open(encoding='utf-8', newline='') as file:
-        rows = csv.DictReader(file, delimiter='\t')
-        return {Path(row['crash_file'] or '').name: row['step'] for row in rows}
+    return {
+        Path(row.get('crash_file') or '').name: row.get('step') or '' for row in read_tsv(table)
+    }
+
+
+def read_tsv(path: Path) -> list[dict[str, str | None]]:
+    """Read the rows of a table, up to a row that is damaged.
+
+    Parameters
+    ----------
+    path : Path
+        Table with tabs and a header, such as ``failed.tsv``. Bytes that are not UTF-8 are
+        replaced.
+
+    Returns
+    -------
+    list of dict of str to str or None
+        Values by column; None in place of a value that a row lacks. Empty if there is no such
+        file.
+    """
+    rows: list[dict[str, str | None]] = []
+    if not path.is_file():
+        return rows
+    with (
+        path.open(encoding='utf-8-sig', errors='replace', newline='') as file,
+        suppress(csv.Error),  # such as a field of more than 128 KiB, or a null byte
+    ):
+        for row in csv.DictReader(file, delimiter='\t'):
+            rows.append(row)  # noqa: PERF402 (rows before an error are kept)
+    return rows
 
 
 def _read_crash(path: Path, label: str) -> Crash:
     text = path.read_text(encoding='utf-8', errors='replace')
     node = text.partition('\n')[0].removeprefix('Node: ')
     traceback = text[max(text.find(_HEAD), 0) :].strip()
-    facts_file = path.with_suffix('.json')
-    if facts_file.is_file():
-        content = json.loads(facts_file.read_text(encoding='utf-8'))
-        known = {field.name for field in fields(ErrorRecord)}
-        facts = {name: value for name, value in content.items() if name in known}
-        error = ErrorRecord(**facts, traceback=traceback)
-    else:
-        error = parse_traceback(traceback)
+    facts = _read_facts(path.with_suffix('.json'))
+    error = parse_traceback(traceback) if facts is None else replace(facts, traceback=traceback)
     return Crash(node, error, path, label)
+
+
+def _read_facts(path: Path) -> ErrorRecord | None:
+    """Read the facts of an exception; return None if there are none, or they are damaged."""
+    try:
+        content = read_json_object(path)
+    except InputError:
+        return None
+    facts = {
+        field.name: content[field.name] for field in fields(ErrorRecord) if field.name in content
+    }
+    texts = [facts.get(name) for name in ('type_name', 'message', 'reason')]
+    return ErrorRecord(**facts) if all(isinstance(text, str) for text in texts) else None
 
 
 def write_facts(crash_file: Path, error: ErrorRecord) -> None:

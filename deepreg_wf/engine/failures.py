@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepreg_wf.bids.dataset import SHARED_LOCK
-from deepreg_wf.engine.crashes import Crash, read_crashes
+from deepreg_wf.engine.crashes import Crash, read_crashes, read_tsv
 from deepreg_wf.engine.progress import ALL_IMAGES, StepLabels
 from deepreg_wf.utils.atomic import write_text
 from deepreg_wf.utils.locks import locked
@@ -164,9 +164,10 @@ def _row(failure: Failure) -> dict[str, str]:
 
 
 def read_failures(path: Path) -> list[dict[str, str]]:
-    """Read the rows of ``failed.tsv``; none if there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        rows = csv.DictReader(file, delimiter='\t')
-        return [{name: row.get(name) or 'n/a' for name in COLUMNS} for row in rows]
+    """Read the rows of ``failed.tsv``; none if there is no such file.
+
+    A column that is missing is ``n/a``. Rows without a participant or an image, and all after a
+    row that is damaged, are left out.
+    """
+    rows = ({name: row.get(name) or 'n/a' for name in COLUMNS} for row in read_tsv(path))
+    return [row for row in rows if 'n/a' not in (row['participant_id'], row['image'])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import threading
@@ -14,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from deepreg_wf.errors import InputError
 from deepreg_wf.utils.atomic import write_json
+from deepreg_wf.utils.json_file import read_json_object
 
 USAGE_FILE = 'usage.json'
 _INTERVAL = 0.5
@@ -139,10 +140,17 @@ def read_usages(output_dir: Path, participant: str) -> list[Usage]:
     Returns
     -------
     list of Usage
-        The oldest first.
+        The oldest first; records that are damaged are left out.
     """
     records = (output_dir / f'sub-{participant}' / 'log').glob(f'*/{USAGE_FILE}')
-    return [
-        Usage(record.parent, json.loads(record.read_text(encoding='utf-8')))
-        for record in sorted(records)
-    ]
+    usages = map(_read_usage, sorted(records))
+    return [usage for usage in usages if usage is not None]
+
+
+def _read_usage(path: Path) -> Usage | None:
+    """Read a record; return None if it is damaged."""
+    try:
+        usage = Usage(path.parent, read_json_object(path))
+        return usage if usage.ended else None
+    except (InputError, KeyError, TypeError, ValueError, OverflowError):
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from deepreg_wf.group.averages import (
 )
 from deepreg_wf.group.modes import MomentumStatistics, PrincipalMode
 from deepreg_wf.group.records import RegistrationRecord
-from deepreg_wf.lddmm import Metric, shoot
+from deepreg_wf.lddmm import DEFAULT_METRIC, Metric, shoot
 from deepreg_wf.spatial import (
     Transform,
     VoxelGrid,
@@ -31,6 +30,7 @@ from deepreg_wf.spatial import (
     save_vector,
 )
 from deepreg_wf.utils.atomic import write_json, write_text
+from deepreg_wf.utils.json_file import read_json_object
 
 IMAGE_FOLDER = 'group'
 """Folder of the images of a group, in the folder of the derivatives."""
@@ -43,6 +43,9 @@ MODE_EXTENT = 2.0
 
 TEMPLATE_TO_SUBJECT = 'template-to-subject'
 """Direction of momenta that start at the template, in their sidecars."""
+
+_MAX_PARAMETER = 1e6
+"""Bound of plausible parameters of a metric."""
 
 OnError = Callable[[RegistrationRecord, str], None]
 """Function that takes a record that is left out, and the reason."""
@@ -78,17 +81,18 @@ _T1W = 'desc-preproc_T1w.nii.gz'
 DESCRIPTIONS = {
     'mean': 'Mean of the T1-weighted images in the space of the template, each divided by the '
     'median of its brain.',
-    'mask': 'Fraction of the brain masks that contain a voxel.',
+    'mask': 'Share of the brain masks that hold a voxel.',
     'meanlogjacobian': 'Mean of the log-Jacobian determinants.',
     'sdlogjacobian': 'Standard deviation of the log-Jacobian determinants over images.',
     'meanmomentum': 'Mean of the initial momenta; components along the axes of the voxel grid.',
-    'average': 'Average brain: the mean image, deformed by the geodesic of the mean momentum.',
+    'average': 'Average brain: the mean image, carried along the geodesic of the mean momentum.',
     'mode{}': 'Principal mode of the momenta in the metric of the registration, one standard '
     'deviation; components along the axes of the voxel grid.',
-    'mode{}minus': 'The mean image, deformed to two standard deviations below the average.',
-    'mode{}plus': 'The mean image, deformed to two standard deviations above the average.',
+    'mode{}minus': 'The mean image, carried to two standard deviations below the average.',
+    'mode{}plus': 'The mean image, carried to two standard deviations above the average.',
 }
-"""Descriptions of the images; {} stands for the number of a mode."""
+"""Descriptions of the images; {} stands for the number of a mode. They are written to sidecars,
+so they must not change without a reason."""
 
 
 def _ignore(line: str) -> None:
@@ -228,21 +232,40 @@ class _ShapeStatistics:
     def from_records(
         cls, records: Sequence[RegistrationRecord], on_error: OnError
     ) -> _ShapeStatistics | None:
-        """Read all momenta with the metric of the first; return None if there are none."""
-        metrics = [(record, _read_metric(record)) for record in records]
+        """Read all momenta with the metric of most of them; return None if there are none."""
+        metrics = [(record, _try_read_metric(record, on_error)) for record in records]
         usable = [(record, metric) for record, metric in metrics if metric is not None]
         if not usable:
             return None
-        first, parameters = usable[0]
-        _, grid = load_vector(_momentum_file(first))
+        found = [metric for _, metric in usable]
+        parameters = max(found, key=found.count)
+        made: _ShapeStatistics | None = None
+        for record, other in usable:
+            if other != parameters:
+                on_error(record, 'its momentum has another metric than those of most images.')
+            elif made is None:
+                made = cls._from_first(record, parameters, on_error)
+            else:
+                _try_add(made._add, record, on_error)
+        return made
+
+    @classmethod
+    def _from_first(
+        cls, record: RegistrationRecord, parameters: dict[str, Any], on_error: OnError
+    ) -> _ShapeStatistics | None:
+        """Start with a momentum; return None if it cannot be used."""
+        try:
+            _, grid = load_vector(_momentum_file(record))
+        except InputError as error:
+            on_error(record, str(error))
+            return None
         metric = Metric(grid.shape, grid.spacing, **parameters)
-        same_metric = [record for record, other in usable if other == parameters]
         made = cls([], grid, metric, MomentumStatistics(metric))
-        made.records += [r for r in same_metric if _try_add(made._add, r, on_error)]
-        return made if made.records else None
+        return made if _try_add(made._add, record, on_error) else None
 
     def _add(self, record: RegistrationRecord) -> None:
         self.statistics.add(self._read(record))
+        self.records.append(record)
 
     def _read(self, record: RegistrationRecord) -> Tensor:
         """Read a momentum, shape (3, X, Y, Z)."""
@@ -286,13 +309,42 @@ def _sidecar(path: Path) -> Path:
 
 
 def _read_metric(record: RegistrationRecord) -> dict[str, Any] | None:
-    """Read the metric of a momentum; return None if there is none that starts at the template."""
+    """Read the metric of a momentum; return None if it allows no statistics."""
     path = record.map_file('momentum')
     if path is None or not _sidecar(path).is_file():
         return None
-    metadata = json.loads(_sidecar(path).read_text(encoding='utf-8'))
-    starts_at_template = metadata.get('Direction') == TEMPLATE_TO_SUBJECT
-    return metadata.get('Metric') if starts_at_template else None
+    metadata = read_json_object(_sidecar(path))
+    if metadata.get('Direction') != TEMPLATE_TO_SUBJECT or 'Metric' not in metadata:
+        return None
+    metric = metadata['Metric']
+    if not (isinstance(metric, dict) and _is_metric(metric)):
+        raise InputError(
+            'its Metric is not one', advice='run this image again', path=_sidecar(path)
+        )
+    # The statistics need the square root of the metric, which one of odd power lacks.
+    return metric if metric.get('power', DEFAULT_METRIC['power']) == 2 else None
+
+
+def _is_metric(metric: dict[str, Any]) -> bool:
+    """Check the names and the values of the parameters of a metric."""
+    values: dict[str, Any] = {**DEFAULT_METRIC, **metric}
+    numbers = [values[name] for name in ('alpha', 'beta', 'gamma', 'power')]
+    return (
+        set(values) == set(DEFAULT_METRIC)
+        and all(type(value) in (int, float) and 0 <= value < _MAX_PARAMETER for value in numbers)
+        and values['gamma'] > 0
+        and values['power'] in (1, 2)
+        and isinstance(values['discrete'], bool)
+    )
+
+
+def _try_read_metric(record: RegistrationRecord, on_error: OnError) -> dict[str, Any] | None:
+    """Read the metric of a momentum; report an error and return None if it is damaged."""
+    try:
+        return _read_metric(record)
+    except InputError as error:
+        on_error(record, str(error))
+        return None
 
 
 def _momentum_file(record: RegistrationRecord) -> Path:

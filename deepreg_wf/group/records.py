@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepreg_wf.errors import InputError
+from deepreg_wf.qc.measures import read_measures
+
 _QC_ENDING = '_desc-registration_qc.json'
 _STEM = re.compile(
-    r'(?P<image>.+?)_space-(?P<space>[A-Za-z0-9]+)(_cohort-(?P<cohort>[A-Za-z0-9]+))?'
+    r'(?P<image>sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*?)'
+    r'_space-(?P<space>[A-Za-z0-9]+)(_cohort-(?P<cohort>[A-Za-z0-9]+))?'
 )
 
 
@@ -67,7 +70,7 @@ class GroupRecords:
     unregistered : tuple of str
         Labels of participants that have a folder without a registration.
     unreadable : mapping of Path to str
-        QC files that cannot be read, with the reason.
+        QC files that cannot be used, with the reason.
     """
 
     by_space: Mapping[str, tuple[RegistrationRecord, ...]]
@@ -96,19 +99,19 @@ def find_records(output_dir: Path) -> GroupRecords:
         for path in files:
             try:
                 record = _read_record(path)
-            except (OSError, ValueError) as error:
-                unreadable[path] = str(error).splitlines()[0]
+            except InputError as error:
+                unreadable[path] = error.problem
                 continue
             by_space[record.space] = (*by_space.get(record.space, ()), record)
     return GroupRecords(by_space=by_space, unregistered=tuple(unregistered), unreadable=unreadable)
 
 
 def _read_record(path: Path) -> RegistrationRecord:
-    """Read a QC file."""
+    """Read a QC file; its name says which registration it is of."""
     stem = path.with_name(path.name.removesuffix(_QC_ENDING))
     match = _STEM.fullmatch(stem.name)
-    measures = json.loads(path.read_text(encoding='utf-8'))
-    if match is None or not isinstance(measures, dict):
-        raise ValueError('not the quality measures of a registration')
+    if match is None:
+        raise InputError('its name is not that of a registration', path=path)
+    measures = read_measures(path)
     space = f'{match["space"]}+{match["cohort"]}' if match['cohort'] else match['space']
     return RegistrationRecord(image=match['image'], space=space, measures=measures, stem=stem)

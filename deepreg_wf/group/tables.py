@@ -18,6 +18,9 @@ NAME = 'group_desc-registration_qc'
 VERDICTS = {Grade.GOOD: 'good', Grade.REVIEW: 'look', Grade.BAD: 'bad', Grade.NONE: 'none'}
 """Grades as written in the table. Other programs read these words: they must not change."""
 
+_NAMES = ('participant_id', 'image', 'space', 'verdict')
+"""Columns before those of the measures."""
+
 
 def worst_first(records: Iterable[RegistrationRecord]) -> list[RegistrationRecord]:
     """Sort registrations by quality, the worst first.
@@ -55,8 +58,9 @@ def write_table(output_dir: Path, records: Sequence[RegistrationRecord]) -> Path
     Path
         The table.
     """
-    keys = list(dict.fromkeys(key for record in records for key in record.measures))
-    columns = ['participant_id', 'image', 'space', 'verdict', *keys]
+    found = dict.fromkeys(key for record in records for key in record.measures)
+    keys = [key for key in found if key not in _NAMES]
+    columns = [*_NAMES, *keys]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, delimiter='\t', lineterminator='\n', restval='n/a')
     writer.writeheader()
@@ -68,7 +72,7 @@ def write_table(output_dir: Path, records: Sequence[RegistrationRecord]) -> Path
             'space': record.space,
             'verdict': VERDICTS[overall_grade(record.measures)],
         }
-        writer.writerow(names | measures)
+        writer.writerow(measures | names)
     write_text(output_dir / f'{NAME}.tsv', text.getvalue())
     write_json(output_dir / f'{NAME}.json', _describe_columns(keys))
     return output_dir / f'{NAME}.tsv'
@@ -77,6 +81,7 @@ def write_table(output_dir: Path, records: Sequence[RegistrationRecord]) -> Path
 def _describe_columns(keys: Sequence[str]) -> dict[str, Any]:
     """Return the sidecar of a table with these measures."""
     described: dict[str, Any] = {
+        'participant_id': {'Description': 'Label of the participant, with "sub-".'},
         'image': {'Description': 'Name of the T1-weighted image, without its suffix.'},
         'space': {'Description': 'Template to which the image was registered.'},
         'verdict': {
@@ -84,8 +89,18 @@ def _describe_columns(keys: Sequence[str]) -> dict[str, Any]:
             'Levels': {VERDICTS[grade]: grade.meaning for grade in Grade},
         },
     }
-    criteria = {criterion.key: criterion for criterion in CRITERIA if not criterion.baseline}
-    return described | {key: _describe(criteria[key]) for key in keys if key in criteria}
+    return described | {key: _describe_measure(key) for key in keys}
+
+
+def _describe_measure(key: str) -> dict[str, str]:
+    """Return the description of a measure, with its limits if it has any."""
+    for criterion in CRITERIA:
+        if criterion.key == key and not criterion.baseline:
+            return _describe(criterion)
+    for criterion in CRITERIA:
+        if criterion.baseline == key:
+            return {'Description': f'Value that is subtracted for "{criterion.label}".'}
+    return {'Description': 'Measure of the registration that is not graded.'}
 
 
 def _describe(criterion: Criterion) -> dict[str, str]:

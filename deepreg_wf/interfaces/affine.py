@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
 )
 
 from deepreg_wf.interfaces.checks import error_outputs, run_check
+from deepreg_wf.settings import AFFINE_METHODS
 
 if TYPE_CHECKING:
     from deepreg_wf.affine.align import Alignment, Image
@@ -40,7 +41,7 @@ class _AffineAlignInputSpec(BaseInterfaceInputSpec):
     fixed_image = File(exists=True, mandatory=True, desc='template, on the registration grid')
     fixed_mask = File(exists=True, mandatory=True, desc='mask of the template')
     source_file = File(desc='raw image, which the log names')
-    method = Str('auto', usedefault=True, desc='initialisations that are tried')
+    method = traits.Enum(*AFFINE_METHODS, usedefault=True, desc='initialisations that are tried')
     polish = traits.Bool(True, usedefault=True, desc='refine the estimate of the network')
     sloppy = traits.Bool(False, usedefault=True, desc='few iterations, for tests')
 

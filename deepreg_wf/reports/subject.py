@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from deepreg_wf.bids.entities import parse_entities
 from deepreg_wf.engine.crashes import read_crashes
+from deepreg_wf.errors import InputError
 from deepreg_wf.qc.criteria import Grade, overall_grade
+from deepreg_wf.qc.measures import read_measures
 from deepreg_wf.reports import html
 from deepreg_wf.reports.citations import read_bibliography, render_methods
 from deepreg_wf.utils.atomic import atomic_write
@@ -115,7 +116,7 @@ def _add_section(report: Report, name: str, content: str, *, index: int | None =
 def _methods(citation: Path) -> str:
     if not citation.is_file():
         return ''
-    markdown = citation.read_text(encoding='utf-8')
+    markdown = citation.read_text(encoding='utf-8', errors='replace')
     bibliography = read_bibliography(_DATA / 'boilerplate.bib')
     return html.methods(markdown, render_methods(markdown, bibliography))
 
@@ -128,8 +129,10 @@ def _verdicts(folder: Path) -> list[tuple[str, str, Grade]]:
         _, *labels = path.name.removesuffix(_QC_SUFFIX).split('_')
         name = ' · '.join(label.removeprefix('space-') for label in labels)
         anchor = _quality_anchor(path) if len(paths) > 1 else 'quality'
-        measures = json.loads(path.read_text(encoding='utf-8'))
-        verdicts.append((name, anchor, overall_grade(measures)))
+        try:
+            verdicts.append((name, anchor, overall_grade(read_measures(path))))
+        except InputError as error:
+            verdicts.append((f'{path.name}: {error.problem}', anchor, Grade.NONE))
     return verdicts
 
 
@@ -146,4 +149,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
-    return tomllib.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError):  # missing or damaged
+        return {}
+    return {name: table for name, table in settings.items() if isinstance(table, dict)}

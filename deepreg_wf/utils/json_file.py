@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 from deepreg_wf.errors import InputError
+
+MAX_BYTES = 2**26
+"""Size of the largest file that is read."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -25,9 +29,11 @@ def read_json(path: str | Path) -> Any:
     Raises
     ------
     InputError
-        If it cannot be read, is not UTF-8, or is not valid JSON; then with line and column.
+        If it cannot be read, is larger than `MAX_BYTES`, is not UTF-8, or is not valid JSON; then
+        with line and column.
     """
     try:
+        _check_file(Path(path))
         return json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except OSError as error:
         raise InputError(
@@ -41,6 +47,8 @@ def read_json(path: str | Path) -> Any:
             advice='correct it',
             path=path,
         ) from None
+    except InputError:
+        raise
     except (ValueError, RecursionError):  # a number of too many digits, or deep nesting
         raise InputError('it is not usable JSON', advice='correct it', path=path) from None
 
@@ -67,3 +75,13 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError('it is not a JSON object', advice='correct it', path=path)
     return content
+
+
+def _check_file(path: Path) -> None:
+    """Check that a path leads to a file, and not to a pipe or to gigabytes."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError('it is not a regular file', advice='replace it', path=path)
+    if found.st_size > MAX_BYTES:
+        size = f'{found.st_size / 2**20:.0f} MiB'
+        raise InputError(f'it is too large for JSON ({size})', advice='replace it', path=path)
