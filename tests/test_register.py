@@ -1,4 +1,4 @@
-"""Two images without a dataset, through the real command."""
+"""The command deepreg_wf-register."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'usage.md'
 
 
 def write_pair(folder: Path) -> np.ndarray:
-    """A brain, and the same one moved and turned; what maps points of the first to the second."""
+    """Write a brain and a rigidly transformed copy; return the matrix of the transform."""
     brain, mask = load_mni152_template(resolution=4), load_mni152_brain_mask(resolution=4)
     data = 1000 * brain.get_fdata(dtype=np.float32) * (np.asanyarray(mask.dataobj) > 0)
     moved = np.eye(4)
@@ -33,7 +33,7 @@ def write_pair(folder: Path) -> np.ndarray:
 
 
 def register(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: it sets Nipype up for itself."""
+    """Run the command in a new process, since it configures Nipype globally."""
     code = 'from deepreg_wf.cli.register import main; exit(main())'
     call = [sys.executable, '-c', code, *words]
     return subprocess.run(call, cwd=cwd, capture_output=True, text=True)

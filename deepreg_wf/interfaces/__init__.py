@@ -1,6 +1,7 @@
 """Nipype interfaces: thin shells over the library.
 
-Names are imported when they are first used; the stub beside this file lists them.
+Names are imported when they are first used; the stub beside this file lists them. Nipype is
+untyped, so that the inputs and the runtime of an interface are `Any`.
 """
 
 import lazy_loader

@@ -52,6 +52,7 @@ class RaiseIfImplausible(SimpleInterface):
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> check = RaiseIfImplausible(in_file='brain_mask.nii.gz')
     >>> Path(check.run().outputs.out_file).name
     'brain_mask.nii.gz'
