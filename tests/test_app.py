@@ -223,7 +223,7 @@ def test_a_precomputed_mask_is_used(again) -> None:
     taken = np.asanyarray(nb.load(made / f'{STEM}_desc-brain_mask.nii.gz').dataobj)
     assert np.array_equal(taken > 0, smaller)
     sidecar = json.loads((made / f'{STEM}_desc-brain_mask.json').read_text())
-    assert f'bids:prep:{STEM}_desc-brain_mask.nii.gz' in sidecar['Sources']
+    assert f'bids:prep:{STEM}_desc-brain_mask.nii.gz' in sidecar['NativeSources']
     description = json.loads((made / 'dataset_description.json').read_text())
     assert description['DatasetLinks']['prep'] == (made.parent / 'prep').as_uri()
     assert 'computed beforehand by another program' in (made / 'sub-01.html').read_text()

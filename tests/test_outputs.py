@@ -233,7 +233,8 @@ def test_sidecars_have_the_metadata_that_bids_requires(store):
     for name, content in sidecars(store('sub-01/anat/sub-01_T1w.nii.gz', 'custom')).items():
         if name.endswith('_qc.json'):
             continue
-        assert content['Sources'], name
+        native = name in ('sub-01_desc-preproc_T1w.json', 'sub-01_desc-brain_mask.json')
+        assert content['NativeSources' if native else 'Sources'], name
         assert ('SkullStripped' in content) == name.endswith('_T1w.json')
         assert ('Type' in content) == name.endswith('_mask.json')
         if '_space-' in name:
@@ -263,10 +264,34 @@ def test_every_source_exists(store, bids_dir):
     out = store('sub-02/ses-a/anat/sub-02_ses-a_run-02_T1w.nii.gz')
     roots = {'raw': bids_dir, '': out}
     for content in sidecars(out).values():
-        for uri in content.get('Sources', []):
+        for uri in [*content.get('Sources', []), *content.get('NativeSources', [])]:
             scheme, dataset, path = uri.split(':', 2)
             assert scheme == 'bids'
             assert (roots[dataset] / path).is_file(), uri
+
+
+@pytest.mark.parametrize('template', TEMPLATES)
+def test_pybids_gives_each_file_the_metadata_of_its_own_sidecar(store, bids_dir, template):
+    """A sidecar also applies to files that have more entities, as the native ones do."""
+    from bids import BIDSLayout
+
+    store('sub-01/anat/sub-01_T1w.nii.gz')
+    store('sub-01/anat/sub-01_T1w.nii.gz', template)
+    out = store('sub-02/ses-a/anat/sub-02_ses-a_run-01_T1w.nii.gz', template)
+    write_dataset_files(out, bids_dir)
+    layout = BIDSLayout(out, validate=False, config=['bids', 'derivatives'], is_derivative=True)
+    own = sidecars(out)
+    checked = 0
+    for path in out.rglob('anat/*'):
+        if path.suffix != '.json':
+            found = layout.get_metadata(path)
+            expected = own[f'{path.name.split(".")[0]}.json']
+            assert {key: found[key] for key in expected} == expected, path
+            assert set(found) - set(expected) <= {'NativeSources'}, path
+            checked += bool(expected)
+    assert checked >= 16
+    native = layout.get_metadata(out / 'sub-01/anat/sub-01_desc-preproc_T1w.nii.gz')
+    assert set(native) == {'NativeSources', 'SkullStripped'}
 
 
 def test_second_run_restores_a_deleted_file_and_changes_no_other(store):

@@ -59,6 +59,22 @@ def test_native_space_is_refused(spec):
         SpaceSpec.from_string(spec)
 
 
+@pytest.mark.parametrize(
+    'spec',
+    ['fsaverage', 'fsaverage5', 'fsaverage:den-10k', 'fsnative', 'fsLR', 'fsLR:den-32k', 'onavg'],
+)
+def test_surface_is_refused_without_advice_to_download_it(spec, tmp_path):
+    with pytest.raises(InputError, match='surface spaces are not supported') as caught:
+        get_template(spec, cache_dir=tmp_path, home=tmp_path, allow_download=True)
+    assert 'download' not in str(caught.value)
+
+
+@pytest.mark.parametrize('spec', ['func', 'boldref', 'func:res-2'])
+def test_native_space_of_another_image_is_refused(spec):
+    with pytest.raises(InputError, match='only T1-weighted images'):
+        SpaceSpec.from_string(spec)
+
+
 @pytest.mark.parametrize('spec', ['', 'A B', 'A:', 'A:res-', 'A:den-2', 'A:b', 'a/b', 'A\n'])
 def test_other_spelling_is_refused(spec):
     with pytest.raises(InputError, match='not an output space; write SPACE'):
@@ -195,6 +211,12 @@ def test_template_is_downloaded_only_if_allowed(server, tmp_path):
         assert path.read_bytes() == (server / path.relative_to(home)).read_bytes()
     assert template.wm == home / f'{stem}_label-WM_probseg.nii.gz'
     assert get_template('Toy:cohort-2', cache_dir=tmp_path, home=home) == template
+
+
+def test_download_is_not_advised_where_it_was_allowed(server, tmp_path):
+    with pytest.raises(InputError, match='check the spelling') as caught:
+        get_template('Tyo', cache_dir=tmp_path, home=tmp_path / 'home', allow_download=True)
+    assert '--allow-download' not in str(caught.value)
 
 
 def test_failed_download_does_not_change_the_folder(server, tmp_path):

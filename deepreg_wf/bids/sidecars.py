@@ -43,6 +43,11 @@ def native_derivatives(
 ) -> tuple[Derivative, Derivative]:
     """Describe the image and its mask in native space.
 
+    By the inheritance principle of BIDS, these sidecars also apply to the same image and mask in
+    the spaces of templates, and pybids prefers them to the sidecars of those files. They have only
+    keys whose values are right for all of these files; ``NativeSources`` are the sources of the
+    file in native space.
+
     Parameters
     ----------
     source : Path
@@ -62,22 +67,13 @@ def native_derivatives(
         source=source,
         field_name='t1w_preproc',
         entities=_PREPROC,
-        metadata={
-            'Description': 'T1-weighted image corrected for intensity non-uniformity, not masked.',
-            'Sources': [raw, *precomputed, _uri(source, _MASK)],
-            'SpatialReference': 'orig',
-        },
+        metadata={'NativeSources': [raw, *precomputed, _uri(source, _MASK)]},
     )
     mask = Derivative(
         source=source,
         field_name='t1w_mask',
         entities=_MASK,
-        metadata={
-            'Description': 'Brain mask of the T1-weighted image.',
-            'Type': 'Brain',
-            'Sources': [raw, *precomputed],
-            'SpatialReference': 'orig',
-        },
+        metadata={'Type': 'Brain', 'NativeSources': [raw, *precomputed]},
     )
     return preproc, mask
 
@@ -158,18 +154,21 @@ def output_grid_derivatives(source: Path, template: Template) -> list[Derivative
     list of Derivative
         Image and mask at the first resolution, at the second, and so on.
     """
+    grids = output_grids(template)
+    # The sidecar of a file without a resolution in its name also applies to the others.
+    plain = next((grid for grid in grids.values() if grid.resolution is None), None)
     return [
         derivative
-        for ending, grid in output_grids(template).items()
-        for derivative in _output_grid_pair(source, grid, ending)
+        for ending, grid in grids.items()
+        for derivative in _output_grid_pair(source, grid, ending, plain or grid)
     ]
 
 
 def _output_grid_pair(
-    source: Path, template: Template, ending: str
+    source: Path, template: Template, ending: str, reference: Template
 ) -> tuple[Derivative, Derivative]:
     forward = _uri(source, _xfm('T1w', _label(template)))
-    entities, common = _space(template), {'SpatialReference': template.uri}
+    entities, common = _space(template), {'SpatialReference': reference.uri}
     if template.resolution:
         entities['resolution'] = template.resolution
         common['Resolution'] = f'Grid of {template.space}, res-{template.resolution}.'

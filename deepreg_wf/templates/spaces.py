@@ -12,6 +12,8 @@ BUNDLED = 'MNI152NLin2009aSym'
 
 _SPEC = re.compile(r'[A-Za-z0-9]+(:(cohort|res)-\w+)*')
 _NATIVE = ('anat', 'T1w')
+_OTHER_NATIVE = ('func', 'run', 'bold', 'boldref', 'sbref', 'asl', 'aslref', 'dwi', 'T2w')
+_SURFACE = re.compile(r'(fsaverage\d*|fsnative|fsLR|fs_LR|onavg)(:.*)?|.*:den-\d+k', re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +72,23 @@ class SpaceSpec:
         Raises
         ------
         InputError
-            If the spelling is wrong.
+            If the spelling is wrong, or it is not the space of a template image.
         """
         if spec in _NATIVE:
             raise InputError(
                 f'{spec}: not a template',
                 advice='the preprocessed image is always written in its own space, so leave it '
                 'out',
+            )
+        if _SURFACE.fullmatch(spec):
+            raise InputError(
+                f'{spec}: surface spaces are not supported',
+                advice=f'give a template that is an image, such as {BUNDLED}',
+            )
+        if spec.partition(':')[0] in _OTHER_NATIVE:
+            raise InputError(
+                f'{spec}: not a template',
+                advice=f'only T1-weighted images are processed; give a template such as {BUNDLED}',
             )
         if _SPEC.fullmatch(spec) is None:
             raise InputError(

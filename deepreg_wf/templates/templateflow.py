@@ -53,7 +53,7 @@ def find_in_templateflow(spec: SpaceSpec, home: Path, *, allow_download: bool = 
         _download(spec, home)
         found = _find(spec, home)
     if found is None:
-        raise _missing(spec, home)
+        raise _missing(spec, home, allow_download)
     return found
 
 
@@ -137,9 +137,14 @@ def _resolution_tags(resolution: str | None) -> list[str]:
     return [f'_res-{resolution}', f'_res-{bare}', f'_res-{bare:0>2}']
 
 
-def _missing(spec: SpaceSpec, home: Path) -> InputError:
-    """Make the error for a template that was not found."""
+def _missing(spec: SpaceSpec, home: Path, allow_download: bool) -> InputError:
+    """Make the error for a template that was not found, and not downloaded if that is allowed."""
     folder, _ = _location(spec, home)
+    if allow_download:
+        return InputError(
+            f'{spec.space}: no T1w image with a brain mask is in {home} or in TemplateFlow',
+            advice=f'check the spelling, use {BUNDLED}, or pass an image with --template',
+        )
     if not folder.is_dir():
         return InputError(
             f'{spec.space}: no such template in {home}',
