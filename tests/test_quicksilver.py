@@ -395,7 +395,7 @@ def test_correction_iterates_from_its_last_result() -> None:
 
 @pytest.mark.parametrize('size', [-1.0, 50.0])
 def test_wrong_network_does_not_raise_the_energy(size: float) -> None:
-    """Whether it goes uphill or folds the map."""
+    """For updates that go uphill or fold the map."""
     moving, fixed, metric = pair_of()
     net = _downhill(size)
     state = registration_state(net.spec, moving, fixed, metric)
