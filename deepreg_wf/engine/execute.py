@@ -12,6 +12,11 @@ from signal import SIGINT, SIGTERM
 from typing import Any
 
 from deepreg_wf.engine.failures import Failure, collect_failures, participant_of
+from deepreg_wf.engine.literal_paths import (
+    set_default_crash_dir,
+    unescape_crash_dirs,
+    use_literal_folders,
+)
 from deepreg_wf.engine.progress import ALL_IMAGES, Display, StatusCallback, StepLabels
 from deepreg_wf.engine.resources import Resources
 from deepreg_wf.settings import Execution
@@ -42,7 +47,6 @@ def configure(resources: Resources, execution: Execution, *, crash_dir: Path) ->
     config.update_config(
         {
             'execution': {
-                'crashdump_dir': str(crash_dir),
                 'crashfile_format': 'txt',
                 'create_report': 'false',
                 **polling,
@@ -51,6 +55,8 @@ def configure(resources: Resources, execution: Execution, *, crash_dir: Path) ->
             'logging': {'workflow_level': level, 'utils_level': level, 'interface_level': level},
         }
     )
+    set_default_crash_dir(config, crash_dir)
+    use_literal_folders()
     logging.update_logging(config)
     if execution.resource_monitor:
         config.enable_resource_monitor()
@@ -92,6 +98,9 @@ def execute(
     KeyboardInterrupt
         If the user or the scheduler of a cluster ends the run.
     """
+    from nipype import config
+
+    unescape_crash_dirs(config, workflow)
     if resources.on_cluster:
         from deepreg_wf.engine.slurm import prepare_jobs
 

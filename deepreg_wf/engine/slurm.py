@@ -6,6 +6,7 @@ import getpass
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -158,9 +159,10 @@ def prepare_jobs(workflow: Any, name: str, plugin_args: Mapping[str, Any]) -> No
     InputError
         If the scheduler could not read the paths of its scripts.
     """
-    if len(str(workflow.base_dir).split()) != 1:
+    if re.search(r'[\s\[\]*?]', str(workflow.base_dir)):
         raise InputError(
-            f'the work folder has a blank in its path, where {name} finds no script',
+            f'the work folder has a blank or one of [ ] * ? in its path, where {name} finds no '
+            'script',
             advice='give another',
             path=workflow.base_dir,
         )

@@ -13,6 +13,7 @@ from traceback import format_exception
 from typing import Any
 
 from deepreg_wf.engine.crashes import ErrorRecord, describe_exception
+from deepreg_wf.engine.literal_paths import use_literal_folders
 
 
 def run_node(node: Any, updatehash: bool = False) -> ErrorRecord | None:
@@ -85,6 +86,7 @@ def start_worker(folder: str, log_level: int, resource_monitor: bool) -> None:
     os.chdir(folder)
     from nipype import config
 
+    use_literal_folders()
     for name in ('workflow', 'utils', 'interface'):
         logging.getLogger(f'nipype.{name}').setLevel(log_level)
     if resource_monitor:
