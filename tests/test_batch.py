@@ -194,7 +194,8 @@ def test_the_latest_task_or_run_of_a_participant_counts(call: Call, tmp_path: Pa
     (batch / 'task-1.out').write_text('one\nslurmstepd: error: *** JOB 7 DUE TO TIME LIMIT ***\n')
     printed = call('--status')[1]
     assert '0 done, 0 running, 0 waiting, 1 failed, 1 to do' in printed
-    assert 'sub-01 failed: the scheduler ended it because it reached its time limit; see ' in printed
+    reason = 'the scheduler ended it because it reached its time limit'
+    assert f'sub-01 failed: {reason}; see ' in printed
     (batch / 'task-2.out').write_text('bash: deepreg_wf: not found\n')
     (batch / 'task-2.status').write_text('127\n')
     assert 'sub-02 failed: bash: deepreg_wf: not found; see ' in call('--status')[1]
