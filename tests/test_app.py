@@ -68,6 +68,7 @@ sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.svg
 sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-qc_T1w.html
 sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-registration_T1w.svg
 sub-01/figures/sub-01_space-MNI152NLin2009aSym_desc-uncertainty_T1w.svg
+sub-01/log/RUN/computed.json
 sub-01/log/RUN/deepreg_wf.toml
 sub-01/log/RUN/usage.json
 sub-02.html

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection, Iterable
 
-from deepreg_wf.app.context import Run
+from deepreg_wf.app.context import WORKFLOW, Run
 from deepreg_wf.app.provenance import hardware, software
 from deepreg_wf.checkpoints.locate import SHIPPED, checksum_of, find_weights
+from deepreg_wf.engine.computed import leave_settings, write_computed
+from deepreg_wf.engine.failures import Failure, participant_of
+from deepreg_wf.engine.progress import ALL_IMAGES, StepLabels
 from deepreg_wf.engine.usage import ResourceMonitor, write_usage
 from deepreg_wf.settings import Registration
 from deepreg_wf.utils.atomic import write_text
@@ -14,13 +18,18 @@ from deepreg_wf.utils.atomic import write_text
 SETTINGS_FILE = 'deepreg_wf.toml'
 
 
-def write_settings(run: Run) -> None:
-    """Write the settings, the software and the hardware of a run to the log of each participant.
+def write_settings(run: Run, images: Collection[str]) -> None:
+    """Write the settings, the software and the hardware of a run, before its first step.
+
+    They are written to the log of each participant, and to the work folder beside the results of
+    each image, which a later run may reuse.
 
     Parameters
     ----------
     run : Run
         A run that is about to start.
+    images : collection of str
+        Names of the workflows of its images.
     """
     record = run.settings.to_toml(
         started=run.started.isoformat(timespec='seconds'),
@@ -33,6 +42,26 @@ def write_settings(run: Run) -> None:
     )
     for participant in run.inputs.subjects:
         write_text(run.log_dir(participant) / SETTINGS_FILE, record)
+    leave_settings(run.base_dir / WORKFLOW, images, run.run_id, record)
+
+
+def write_origins(run: Run, step_labels: StepLabels, failures: Iterable[Failure]) -> None:
+    """Write the runs that computed the results of each image to the log of its participant.
+
+    Parameters
+    ----------
+    run : Run
+        A run whose steps have ended.
+    step_labels : StepLabels
+        Steps of its workflow.
+    failures : iterable of Failure
+        Failures of the run. Images that failed keep the record of an earlier run.
+    """
+    failed = {failure.image for failure in failures}
+    done = set() if ALL_IMAGES in failed else set(step_labels.images.values()) - failed
+    for participant in run.inputs.subjects:
+        images = {image for image in done if participant_of(image) == participant}
+        write_computed(run.log_dir(participant), run.base_dir, step_labels, images)
 
 
 def write_resource_usage(run: Run, monitor: ResourceMonitor) -> None:

@@ -21,7 +21,7 @@ from deepreg_wf.app.graph import build_workflow, draw_graph
 from deepreg_wf.app.group import run_group
 from deepreg_wf.app.inputs import UNREADABLE, find_inputs
 from deepreg_wf.app.locks import check_unlocked, lock_participants
-from deepreg_wf.app.records import write_resource_usage, write_settings
+from deepreg_wf.app.records import write_origins, write_resource_usage, write_settings
 from deepreg_wf.app.reports import find_last_run, write_reports
 from deepreg_wf.app.summary import FAILURES_TABLE, print_failures, write_summary
 from deepreg_wf.engine.execute import execute
@@ -113,7 +113,7 @@ def _process(run: Run, skipped: Sequence[Failure], streams: Streams) -> int:
 
     images = image_names(run.inputs.images)
     remove_partial_results(run.output_dir, run.base_dir / WORKFLOW, run.inputs.subjects, images)
-    write_settings(run)
+    write_settings(run, images)
     labels = StepLabels.from_workflow(workflow, images)
     display = open_display(streams, labels, plain=execution.verbose > 0)
     with ResourceMonitor() as monitor, display:
@@ -129,9 +129,10 @@ def _process(run: Run, skipped: Sequence[Failure], streams: Streams) -> int:
             crash_dirs=[run.common_log_dir, *map(run.log_dir, run.inputs.subjects)],
             stop_on_first_crash=execution.stop_on_first_crash,
         )
-        # The reports read the table. A full disk is reported by write_summary.
+        # The reports read these. A full disk is reported by write_summary.
         with suppress(OSError):
             update_failures(run.output_dir / FAILURES_TABLE, failures, run.participants)
+            write_origins(run, labels, failures)
         reported = dict.fromkeys(run.inputs.subjects, run.run_id)
         started = run.started.timestamp()
         failures += write_reports(run.output_dir, reported, display, started=started)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepreg_wf.engine.computed import Contribution, RunRecord
 from deepreg_wf.engine.crashes import Crash
 from deepreg_wf.qc.criteria import CRITERIA, Criterion, Grade, overall_grade
 
@@ -32,16 +31,17 @@ _SKULL_STRIP_METHODS = {
     'precomputed': ('computed beforehand by another program', 'from --derivatives'),
     'none': ('skull stripping skipped on request', 'all voxels above zero count as brain'),
 }
-_PACKAGES = (
-    'torch', 'antspyx', 'deepbet', 'nipype', 'niworkflows', 'nireports', 'nitransforms',
-    'nibabel', 'numpy', 'scipy',
-)  # fmt: skip
 _SETTINGS_TITLES = {
     'registration': 'Registration',
     'anatomical': 'Anatomical',
     'selection': 'Input',
     'output': 'Output',
     'execution': 'Execution',
+}
+_RUN_TITLES = {
+    'software': 'Software versions',
+    'hardware': 'Hardware',
+    'networks_sha256': 'Networks (SHA-256)',
 }
 
 
@@ -174,35 +174,70 @@ def errors(crashes: Sequence[Crash]) -> str:
     return render('errors.html', crashes=crashes)
 
 
-def provenance(settings: Mapping[str, Mapping[str, Any]], elapsed: float | None) -> str:
-    """Render the settings and software versions of a run.
+@dataclass(frozen=True)
+class _ProvenanceBlock:
+    """A run on the page: facts, the steps that it computed by image, and tables of settings."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    computed: Mapping[str, Contribution]
+    tables: list[tuple[str, list[tuple[str, str]]]]
+
+
+def provenance(computed: Sequence[RunRecord], last: RunRecord, elapsed: float | None) -> str:
+    """Render the runs that computed the results: command, duration, settings and versions.
 
     Parameters
     ----------
-    settings : mapping of str to mapping
-        Tables of the settings file. Its table ``run`` holds version, start and command line.
+    computed : sequence of RunRecord
+        Runs that computed the results of the images, the oldest first; empty if no image is done.
+    last : RunRecord
+        The run that the report is about, which may have computed nothing.
     elapsed : float or None
-        Duration of the run in seconds, if known.
+        Duration of the last run in seconds, if known.
 
     Returns
     -------
     str
         HTML.
     """
-    run = settings.get('run', {})
+    if not computed:
+        return render('provenance.html', blocks=[_provenance_block('', last, elapsed)])
+    blocks = [_provenance_block('Run that computed results', run) for run in computed]
+    if last.run_id not in [run.run_id for run in computed]:
+        title = 'Last run, which computed none of the results'
+        blocks.append(_provenance_block(title, last, elapsed))
+    return render('provenance.html', blocks=blocks)
+
+
+def _provenance_block(
+    title: str, run: RunRecord, elapsed: float | None = None
+) -> _ProvenanceBlock:
+    """Collect what the page says of a run, as the run itself has recorded it."""
+    if not run.settings and run.computed:
+        return _ProvenanceBlock('Run that has left no record', [], run.computed, [])
+    record = _table(run.settings, 'run')
     facts = [
-        ('deepreg_wf', run.get('version', '')),
-        ('Started', run.get('started', '')),
+        ('deepreg_wf', record.get('version', '')),
+        ('Started', record.get('started', '')),
         ('Time taken', '' if elapsed is None else _format_duration(elapsed)),
-        ('Command line', run.get('command_line', '')),
+        ('Command line', record.get('command_line', '')),
     ]
+    groups = [(title, _table(run.settings, name)) for name, title in _SETTINGS_TITLES.items()]
+    groups += [(title, _table(record, name)) for name, title in _RUN_TITLES.items()]
     tables = [
-        (title, [_format_setting(*setting) for setting in settings[group].items()])
-        for group, title in _SETTINGS_TITLES.items()
-        if settings.get(group)
+        (title, [_format_setting(*setting) for setting in table.items()])
+        for title, table in groups
+        if table
     ]
-    tables.append(('Software versions', _versions()))
-    return render('provenance.html', facts=[fact for fact in facts if fact[1]], tables=tables)
+    shown = [(name, str(value)) for name, value in facts if value]
+    return _ProvenanceBlock(title, shown, run.computed, tables)
+
+
+def _table(tables: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a table of a settings file; empty if there is none."""
+    table = tables.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 @cache
@@ -279,16 +314,3 @@ def _format_setting(key: str, value: object) -> tuple[str, str]:
     if isinstance(value, bool):
         return name, 'yes' if value else 'no'
     return name, ', '.join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _versions() -> list[tuple[str, str]]:
-    """List the versions of Python and of the installed packages among `_PACKAGES`."""
-    installed = ((package, _version(package)) for package in _PACKAGES)
-    return [('Python', platform.python_version()), *(item for item in installed if item[1])]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ''

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deepreg_wf.bids.entities import parse_entities
+from deepreg_wf.engine.computed import RunRecord, read_computed, read_settings
 from deepreg_wf.engine.crashes import read_crashes
 from deepreg_wf.errors import InputError
 from deepreg_wf.qc.criteria import Grade, overall_grade
@@ -38,7 +38,8 @@ def write_subject_report(
     ----------
     output_dir : Path
         Folder of the derivatives. Figures are read from ``sub-X/figures``, errors and settings
-        from ``sub-X/log/<run_id>``, the methods text from ``logs/CITATION.md``. Missing files are
+        from ``sub-X/log/<run_id>``, the runs that computed the results from all of ``sub-X/log``,
+        the methods text from ``logs/CITATION.md``. Missing files are
         left out.
     participant : str
         Label without ``sub-``.
@@ -55,7 +56,7 @@ def write_subject_report(
     page = output_dir / f'sub-{participant}.html'
     folder = output_dir / f'sub-{participant}'
     folder.mkdir(parents=True, exist_ok=True)
-    settings = _read_settings(folder / 'log' / run_id / 'deepreg_wf.toml')
+    settings = read_settings(folder / 'log' / run_id / 'deepreg_wf.toml')
     crashes = read_crashes(folder / 'log' / run_id, output_dir / 'failed.tsv')
     report = _collect_figures(output_dir, participant, run_id)
     report.title = f'sub-{participant}: registration report'
@@ -64,7 +65,9 @@ def write_subject_report(
     _add_section(report, 'Methods', _methods(output_dir / 'logs' / 'CITATION.md'))
     # Errors come first, because they are the reason to open the report of a failed run.
     _add_section(report, 'Errors', html.errors(crashes), index=0 if crashes else None)
-    _add_section(report, 'Provenance', html.provenance(settings, elapsed))
+    last = RunRecord(run_id=run_id, settings=settings, computed={})
+    computed = read_computed(folder / 'log')
+    _add_section(report, 'Provenance', html.provenance(computed, last, elapsed))
     with atomic_write(page) as temporary:
         report.out_filename = temporary
         report.generate_report()
@@ -141,16 +144,3 @@ def _quality_anchor(path: Path) -> str:
     entities = parse_entities(path)
     labels = (f'{key}-{entities[key]}' for key in _ENTITIES if key in entities)
     return '-'.join(['quality', *labels])
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    try:
-        settings = tomllib.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError):  # missing or damaged
-        return {}
-    return {name: table for name, table in settings.items() if isinstance(table, dict)}
