@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PICTURES = sorted((ROOT / 'docs' / 'images' / 'workflows').glob('*.svg'))
 EXAMPLES = [
     pytest.param(code, id=f'{page.stem}-{number}')
     for page in PAGES
@@ -57,8 +61,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize('room', ['interfaces', 'workflows'])
 def test_every_name_for_nipype_is_documented(room: str) -> None:
-    from importlib import import_module
-
     package = import_module(f'deepreg_wf.{room}')
     documented = set(
         re.findall(r'^\| `(\w+)` \|', (ROOT / 'docs/nipype.md').read_text('utf-8'), re.M)
@@ -85,3 +87,29 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert set(menu) == names
     linked = re.findall(r'\]\(([\w-]+\.md)\)', (ROOT / 'docs' / 'index.md').read_text('utf-8'))
     assert set(linked) == names - {'index.md'}
+
+
+@pytest.fixture(scope='module')
+def graphs() -> ModuleType:
+    """Return the module that draws the graphs of the workflows."""
+    path = ROOT / 'tools' / 'workflow_graphs.py'
+    spec = spec_from_file_location('workflow_graphs', path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('picture', PICTURES, ids=lambda path: path.stem)
+def test_a_picture_shows_the_nodes_of_its_workflow(
+    picture: Path, graphs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    factory = getattr(import_module('deepreg_wf.workflows'), picture.stem)
+    dot = graphs.write_dot(graphs.build(factory), tmp_path).read_text()
+    shown = re.findall(r'<g id="node\d+" class="node">\n<title>(\w+)', picture.read_text('utf-8'))
+    assert set(shown) == set(re.findall(r'^\s*(\w+)\[label', dot, re.M))
+
+
+def test_every_workflow_with_a_graph_has_a_picture(graphs: ModuleType) -> None:
+    drawn = {factory.__name__ for factory in graphs.factories()}
+    assert {picture.stem for picture in PICTURES} == drawn

@@ -53,7 +53,12 @@ def write_dot(workflow: Any, folder: Path) -> Path:
     path = workflow.write_graph(
         dotfilename='graph.dot', graph2use='colored', format='dot', simple_form=True
     )
-    return Path(path).with_suffix('.dot')
+    dot = Path(path).with_suffix('.dot')
+    # One arrow between two nodes, however many fields it stands for.
+    text = dot.read_text().splitlines()
+    lines = [line for i, line in enumerate(text) if '->' not in line or line not in text[:i]]
+    dot.write_text('\n'.join(lines) + '\n')
+    return dot
 
 
 def draw(factory: Any) -> Path:
