@@ -110,7 +110,7 @@ def add_anatomical(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--skull-strip-method',
         metavar='METHOD',
-        help='method of brain extraction: deepbet, hdbet, synthstrip, template or your own; '
+        help='method of brain extraction: deepbet, hdbet, synthstrip or template; '
         'auto: the first of them that gives a plausible mask (default: auto)',
     )
     group.add_argument(
