@@ -280,6 +280,28 @@ def test_damaged_image_is_left_out_and_named(
     assert len(read_table(output)) == 4
 
 
+@pytest.mark.parametrize('metric', ['{"beta": 7}', '[' * 9999])
+def test_damaged_metric_is_named_and_its_momentum_left_out(
+    output: Path, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    sidecar = output / 'sub-01' / 'anat' / f'sub-01_ses-a_space-{SPACE}_desc-momentum_T1w.json'
+    sidecar.write_text(f'{{"Direction": "template-to-subject", "Metric": {metric}}}')
+    assert group(output) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith('[sub-01_ses-a] ')
+    scores = (output / 'group' / f'group_space-{SPACE}_desc-modes_scores.tsv').read_text()
+    assert len(scores.splitlines()) == 1 + 3
+
+
+def test_damaged_first_momentum_does_not_end_the_group(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = output / 'sub-01' / 'anat' / f'sub-01_ses-a_space-{SPACE}_desc-momentum_T1w.nii.gz'
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert group(output) == 1
+    assert damaged.name in capsys.readouterr().err
+
+
 def test_image_on_another_grid_is_left_out(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
