@@ -52,7 +52,7 @@ FOREIGN = {
     'checkpoints': {'torch', 'safetensors'},
     'evaluation': {'numpy'},
     'lddmm': {'torch', 'numpy'},
-    'qc': {'torch', 'numpy'},
+    'qc': {'torch', 'numpy', 'scipy'},
     'quicksilver': {'torch', 'numpy', 'safetensors'},
     'spatial': {'numpy', 'scipy', 'nibabel', 'h5py'},
     'training': {'torch', 'numpy', 'safetensors'},

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from deepreg_wf.qc.criteria import CRITERIA, Grade, format_number, overall_grade, worst_grade
-from deepreg_wf.qc.metrics import affine_determinant, map_measures, similarity_measures
+from deepreg_wf.qc.metrics import (
+    affine_measures,
+    map_measures,
+    mirror_gain,
+    similarity_measures,
+    template_coverage,
+)
 
 SHAPE = (12, 10, 8)
 MEASURES = {
@@ -22,9 +28,17 @@ MEASURES = {
     'mask_dice_affine': 0.94,
     'mask_dice_final': 0.96,
     'affine_determinant': 0.8,
+    'affine_rotation_deg': 12.0,
+    'brain_height_ratio': 0.78,
+    'brain_breadth_ratio': 0.82,
+    'template_coverage': 0.7,
     'mirror_gain': 0.001,
     'displacement_median_mm': 2.5,
     'displacement_max_mm': 11.0,
+    'mask_edge': 0.3,
+    'slice_order': 1.02,
+    'nonfinite_voxels': 0,
+    'form_distance_mm': 0.0,
 }
 
 
@@ -52,6 +66,17 @@ def test_good_limits_lie_within_acceptable_limits():
         ('correlation_affine', 0.87, Grade.REVIEW),
         ('correlation_affine', 0.9, Grade.BAD),
         ('affine_determinant', -0.8, Grade.BAD),
+        ('affine_rotation_deg', 50.0, Grade.REVIEW),
+        ('affine_rotation_deg', 178.0, Grade.BAD),
+        ('brain_height_ratio', 0.955, Grade.REVIEW),
+        ('brain_height_ratio', 0.5, Grade.BAD),
+        ('brain_breadth_ratio', 0.65, Grade.REVIEW),
+        ('template_coverage', 0.0, Grade.BAD),
+        ('mirror_gain', None, Grade.GOOD),
+        ('mask_edge', 0.8, Grade.REVIEW),
+        ('slice_order', 2.1, Grade.BAD),
+        ('nonfinite_voxels', 6240, Grade.REVIEW),
+        ('form_distance_mm', 59.0, Grade.REVIEW),
         ('displacement_max_mm', 25.0, Grade.REVIEW),
         ('mask_dice_final', float('nan'), Grade.BAD),
         ('mask_dice_final', None, Grade.GOOD),
@@ -114,5 +139,88 @@ def test_similarity_is_measured_within_the_mask_of_the_template():
     assert measures['mask_dice_final'] == pytest.approx(2 * 4 / (4 + 8))
 
 
+def test_few_extreme_voxels_do_not_change_the_correlation():
+    generator = torch.Generator().manual_seed(0)
+    template, noise = torch.rand(2, 40, 40, 40, generator=generator)
+    image, mask = template + 0.5 * noise, torch.ones_like(template)
+    hot = image.clone()
+    hot.view(-1)[::1000] = 1e7
+    hot.view(-1)[500::1000] = -1e7
+    usual, robust = (
+        similarity_measures(each, mask, template, mask, 'final')['correlation_final']
+        for each in (image, hot)
+    )
+    assert robust == pytest.approx(usual, abs=0.01)
+
+
+def ellipsoid(shape, semi_axes):
+    """Mask of an ellipsoid in the middle of a grid."""
+    centred = np.moveaxis(np.indices(shape), 0, -1) - (np.asarray(shape) - 1) / 2
+    return ((centred / semi_axes) ** 2).sum(axis=-1) < 1
+
+
+BRAIN = ellipsoid((40, 48, 40), (13.6, 17, 12))
+GRID = np.diag([-4.0, 4.0, 4.0, 1.0])
+SIZE = np.diag([0.9, 0.95, 0.85])
+
+
+def measures_of(linear):
+    affine = np.eye(4)
+    affine[:3, :3] = linear
+    return affine_measures(affine, BRAIN, GRID)
+
+
+def rotation_x(degrees):
+    angle = np.deg2rad(degrees)
+    return np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+
+
 def test_affine_determinant_is_negative_for_a_mirror_image():
-    assert affine_determinant(np.diag([-1.0, 2.0, 0.5, 1.0])) == pytest.approx(-1)
+    assert measures_of(np.diag([-1.0, 2.0, 0.5]))['affine_determinant'] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize('degrees', [0, 25, 90, 180])
+def test_rotation_does_not_depend_on_the_size_and_the_shape_not_on_the_rotation(degrees):
+    upright, turned = measures_of(SIZE), measures_of(rotation_x(degrees) @ SIZE)
+    assert turned['affine_rotation_deg'] == pytest.approx(degrees, abs=1e-5)
+    for name in ('brain_height_ratio', 'brain_breadth_ratio'):
+        assert turned[name] == pytest.approx(upright[name])
+
+
+def test_shape_of_the_brain_does_not_depend_on_that_of_the_template():
+    """The same brain, with a template that is a third taller."""
+    taller = np.diag([1, 1, 4 / 3])
+    affine, grid = np.eye(4), GRID.copy()
+    affine[:3, :3], grid[:3, :3] = SIZE @ np.linalg.inv(taller), taller @ GRID[:3, :3]
+    measures, usual = affine_measures(affine, BRAIN, grid), measures_of(SIZE)
+    for name in ('brain_height_ratio', 'brain_breadth_ratio'):
+        assert measures[name] == pytest.approx(usual[name])
+
+
+@pytest.mark.parametrize('axis', range(3))
+@pytest.mark.parametrize('factor', [1.3, 1 / 1.3])
+def test_a_voxel_size_wrong_along_one_axis_is_not_good(axis, factor):
+    wrong = np.ones(3)
+    wrong[axis] = factor
+    assert overall_grade(MEASURES | measures_of(rotation_x(20) @ SIZE)) is Grade.GOOD
+    measures = measures_of(rotation_x(20) @ np.diag(wrong) @ SIZE)
+    assert overall_grade(MEASURES | measures) in (Grade.REVIEW, Grade.BAD)
+
+
+def test_mirror_gain_is_not_measured_with_a_symmetric_template():
+    assert mirror_gain(0.8, 0.83, 0.95) == pytest.approx(0.03)
+    assert mirror_gain(0.8, 0.8, 0.9999) is None
+
+
+def test_coverage_is_that_of_the_least_covered_part_of_the_template():
+    spacing = (4.0, 4.0, 4.0)
+    assert template_coverage(BRAIN, BRAIN, spacing) == pytest.approx(1)
+    thinner = ellipsoid(BRAIN.shape, (13, 16, 11))
+    assert template_coverage(thinner, BRAIN, spacing) > 0.5
+    without_corner = BRAIN & ~(
+        (np.indices(BRAIN.shape)[1] < 16) & (np.indices(BRAIN.shape)[2] < 20)
+    )
+    assert without_corner.sum() > 0.85 * BRAIN.sum()
+    assert template_coverage(without_corner, BRAIN, spacing) < 0.1

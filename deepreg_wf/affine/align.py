@@ -65,6 +65,8 @@ class Alignment:
     mirrored : float or None
         Correlation of the mirrored brain after refinement, None if it was not computed. Brains are
         nearly symmetric: with a symmetric template the two correlations are equal.
+    template_symmetry : float or None
+        Correlation of the template with its own mirror image, None if it was not computed.
     """
 
     affine: AffineMatrix
@@ -74,6 +76,7 @@ class Alignment:
     similarity: float
     overlap: float
     mirrored: float | None = None
+    template_symmetry: float | None = None
 
     @property
     def rotation_deg(self) -> float:
@@ -107,7 +110,8 @@ def align(
     polish : bool
         Refine the estimate of the network; other initialisations are always refined.
     mirror : bool
-        Compute the similarity of the mirrored brain too. The result is never mirrored.
+        Compute the similarity of the mirrored brain and the symmetry of the template too. The
+        result is never mirrored.
     sloppy : bool
         Use few iterations, for tests.
 
@@ -136,10 +140,11 @@ def align(
         if results[-1][0] >= ACCEPTED_SIMILARITY:
             break
     best, start_name, affine = max(results, key=lambda result: result[0])
-    mirrored = None
+    mirrored = symmetry = None
     if mirror:
-        reflected = refine(*brains, affine @ _reflection(brains[1].centre), levels)
-        mirrored = similarity(*brains, reflected)
+        reflection = _reflection(brains[1].centre)
+        mirrored = similarity(*brains, refine(*brains, affine @ reflection, levels))
+        symmetry = _symmetry(brains[1], reflection)
     return Alignment(
         affine=affine,
         start=start_name,
@@ -148,6 +153,7 @@ def align(
         similarity=best,
         overlap=overlap(*brains, affine),
         mirrored=mirrored,
+        template_symmetry=symmetry,
     )
 
 
@@ -155,6 +161,11 @@ def _coarse_affine(brains: tuple[Brain, Brain], start_name: str, polish: bool) -
     """Compute an initial affine and refine it far enough to be compared with others."""
     start = STARTS[start_name](*brains)
     return refine(*brains, start, COARSE) if polish or start_name != 'network' else start
+
+
+def _symmetry(brain: Brain, reflection: AffineMatrix) -> float:
+    """Compute the correlation of a brain with its mirror image, about the best plane."""
+    return similarity(brain, brain, refine(brain, brain, reflection, SLOPPY))
 
 
 def _reflection(centre: NDArray[np.float64]) -> AffineMatrix:

@@ -44,11 +44,18 @@ class T1w:
         Grid of the image.
     remarks : tuple of str
         Corrections and decisions that were made while reading, each as a sentence with the path.
+    nonfinite_voxels : int
+        Number of voxels that were not finite and were set to 0.
+    form_distance_mm : float or None
+        Largest distance between the positions of a voxel by sform and qform, None if only one of
+        them is set.
     """
 
     data: NDArray[np.float32]
     grid: VoxelGrid
     remarks: tuple[str, ...] = ()
+    nonfinite_voxels: int = 0
+    form_distance_mm: float | None = None
 
 
 def read_t1w(path: str | Path) -> T1w:
@@ -75,7 +82,7 @@ def read_t1w(path: str | Path) -> T1w:
     with _errors_at(path):
         _check_data_type(image)
         _check_size(grid)
-        remarks = _orientation_remarks(image)
+        distance, remarks = _compare_forms(image)
     if len(image.shape) > 3:
         remarks.append(f'shape {image.shape} taken as a single volume.')
     data, grid = load_image(path)
@@ -85,7 +92,13 @@ def read_t1w(path: str | Path) -> T1w:
         data = np.where(invalid, np.float32(0), data)
     with _errors_at(path):
         _check_content(data)
-    return T1w(data=data, grid=grid, remarks=tuple(f'{path}: {remark}' for remark in remarks))
+    return T1w(
+        data=data,
+        grid=grid,
+        remarks=tuple(f'{path}: {remark}' for remark in remarks),
+        nonfinite_voxels=int(np.count_nonzero(invalid)),
+        form_distance_mm=distance,
+    )
 
 
 @contextmanager
@@ -125,7 +138,7 @@ def _check_size(grid: VoxelGrid) -> None:
         )
 
 
-def _orientation_remarks(image: SpatialImage) -> list[str]:
+def _compare_forms(image: SpatialImage) -> tuple[float | None, list[str]]:
     """Compare sform and qform; by the NIfTI standard the sform is used if its code is set.
 
     Parameters
@@ -135,7 +148,9 @@ def _orientation_remarks(image: SpatialImage) -> list[str]:
 
     Returns
     -------
-    list of str
+    distance : float or None
+        Largest distance between the positions of a voxel in mm, None if only one is valid.
+    remarks : list of str
         A remark where they disagree or one is invalid.
 
     Raises
@@ -144,7 +159,7 @@ def _orientation_remarks(image: SpatialImage) -> list[str]:
         If neither code is set, so that left and right are unknown; without a path.
     """
     if not isinstance(image, nb.Nifti1Pair):
-        return []
+        return None, []
     if not (image.header['sform_code'] > 0 or image.header['qform_code'] > 0):
         raise InputError(
             'neither sform nor qform is set, so that left and right are unknown',
@@ -153,15 +168,16 @@ def _orientation_remarks(image: SpatialImage) -> list[str]:
     try:
         forms = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
     except (HeaderDataError, ValueError):
-        return ['its qform is invalid; its sform is used.']
+        return None, ['its qform is invalid; its sform is used.']
     if any(form is None for form in forms):
-        return []
+        return None, []
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, -1).T
     sform, qform = (nb.affines.apply_affine(form, corners) for form in forms)
     distance = float(np.linalg.norm(sform - qform, axis=1).max())
     if distance <= FORM_TOLERANCE_MM:
-        return []
-    return [f'sform and qform disagree by up to {distance:.1f} mm; the sform is used.']
+        return distance, []
+    remark = f'sform and qform disagree by up to {distance:.1f} mm; the sform is used.'
+    return distance, [remark]
 
 
 def _check_content(data: NDArray[np.float32]) -> None:

@@ -4,7 +4,7 @@ from .bids import DerivativesDataSink
 from .checks import RaiseIfImplausible
 from .momentum import GeodesicShooting, RefineMomentum
 from .prediction import CorrectMomentum, PredictMomentum, TransformUncertainty
-from .qc import RegistrationQC
+from .qc import InputQC, RegistrationQC
 from .reportlets import (
     AlignmentReportlet,
     BrainMaskReportlet,
@@ -30,6 +30,7 @@ __all__ = [
     'DerivativesDataSink',
     'FillLesion',
     'GeodesicShooting',
+    'InputQC',
     'LogJacobianReportlet',
     'MomentumReportlet',
     'PredictMomentum',

@@ -36,6 +36,11 @@ class _ValidateT1wInputSpec(BaseInterfaceInputSpec):
 
 class _ValidateT1wOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc='one volume of finite float32, on the same grid')
+    nonfinite_voxels = traits.Int(desc='voxels that were not finite and were set to 0')
+    form_distance_mm = traits.Float(
+        desc='largest distance between the positions of a voxel by sform and qform; not set if '
+        'only one of them is valid'
+    )
 
 
 class ValidateT1w(SimpleInterface):
@@ -60,7 +65,9 @@ class ValidateT1w(SimpleInterface):
             LOGGER.warning(remark)
         out_file = Path(runtime.cwd) / 't1w.nii.gz'
         save_image(out_file, image.data, image.grid)
-        self._results['out_file'] = str(out_file)
+        self._results |= {'out_file': str(out_file), 'nonfinite_voxels': image.nonfinite_voxels}
+        if image.form_distance_mm is not None:
+            self._results['form_distance_mm'] = image.form_distance_mm
         return runtime
 
 

@@ -89,12 +89,12 @@ class Criterion:
         return f'{format_number(value * 100 if self.unit == "%" else value)} {self.unit}'.strip()
 
     def format_interval(self, interval: Interval) -> str:
-        """Format limits, such as ``≥ 0.1`` or ``0.5 to 1.3``."""
+        """Format limits, such as ``≥ 0.1``, ``0.5 to 1.3`` or, without limits, ``any``."""
         low, high = self.format(interval.low), self.format(interval.high)
         if interval.low == interval.high:
             return low
         if math.isinf(interval.low):
-            return f'≤ {high}'
+            return 'any' if math.isinf(interval.high) else f'≤ {high}'
         return f'≥ {low}' if math.isinf(interval.high) else f'{low} to {high}'
 
     def grade(self, measures: Mapping[str, float | None]) -> Grade:
@@ -204,14 +204,50 @@ CRITERIA = (
         'MNI152; a negative value is a mirror image, an extreme one a failed affine.',
     ),
     Criterion(
+        key='affine_rotation_deg',
+        label='Rotation from the header, affine',
+        unit='degrees',
+        good=Interval(high=40),
+        acceptable=Interval(high=60),
+        reason='Angle by which the affine turns the brain from the position that its header '
+        'states. Heads in a coil were turned by at most 26°. Beyond 60° the header is wrong, and '
+        'then left and right cannot be trusted.',
+    ),
+    Criterion(
+        key='brain_height_ratio',
+        label='Height of the brain relative to breadth and length',
+        good=Interval(low=0.66, high=0.9),
+        acceptable=Interval(low=0.57, high=1.0),
+        reason='Height over the geometric mean of breadth and length, as standard deviations of '
+        'the points of the brain along the axes of the template. Adults had 0.71 to 0.83; other '
+        'values point to a wrong voxel size along one axis.',
+    ),
+    Criterion(
+        key='brain_breadth_ratio',
+        label='Breadth of the brain relative to its length',
+        good=Interval(low=0.7, high=0.95),
+        acceptable=Interval(low=0.6, high=1.05),
+        reason='The cephalic index of the brain, measured in the same way. Adults had 0.73 to '
+        '0.86; other values point to a wrong voxel size along one axis.',
+    ),
+    Criterion(
+        key='template_coverage',
+        label='Least local coverage of the template by the brain mask, affine',
+        good=Interval(low=0.3),
+        acceptable=Interval(low=0.1),
+        reason='Smallest part of the brain of the template that the aligned mask covers within '
+        'about a centimetre of any point. Whole brains had 0.44 or more, the least where the '
+        'brain stem is cut; without the cerebellum it is 0.',
+    ),
+    Criterion(
         key='mirror_gain',
         label='Gain from mirroring the brain, affine',
         good=Interval(high=0.02),
         acceptable=Interval(high=0.05),
         reason='By how much the correlation with the template would rise if left and right were '
         'exchanged; seldom more than 0.01, as people are nearly symmetric. A larger gain points '
-        'to a header that exchanges them. A symmetric template cannot tell. Nothing is ever '
-        'mirrored.',
+        'to a header that exchanges them. It is not measured with a symmetric template, which '
+        'cannot tell. Nothing is ever mirrored.',
     ),
     Criterion(
         key='displacement_median_mm',
@@ -230,6 +266,42 @@ CRITERIA = (
         acceptable=Interval(high=30),
         reason='Ten to fifteen millimetres occur at the ventricles and at the surface; for more, '
         'look at the pictures.',
+    ),
+    Criterion(
+        key='mask_edge',
+        label='Brightness outside the brain mask relative to inside',
+        good=Interval(high=0.55),
+        acceptable=Interval(high=0.9),
+        reason='Median intensity of the 3 mm around the mask over that 3 to 10 mm below its '
+        'surface, measured in the image before bias correction. A brain ends at dark fluid and '
+        'bone: masks of the whole brain had 0 to 0.5, masks that lacked its outer 4 to 6 mm 0.65 '
+        'to 0.86. Without an edge it is 1.',
+    ),
+    Criterion(
+        key='slice_order',
+        label='Imbalance of the differences between slices',
+        good=Interval(high=1.3),
+        acceptable=Interval(high=1.5),
+        reason='Mean difference between slices of which the first is odd, over that where it is '
+        'even, or its inverse; the largest of the three axes. It is 1.0 to 1.2 in order, and 1.7 '
+        'to 2.6 where odd and even slices are exchanged.',
+    ),
+    Criterion(
+        key='nonfinite_voxels',
+        label='Voxels that were not finite and were set to 0',
+        good=Interval(low=0, high=0),
+        acceptable=Interval(),
+        reason='Voxels of the raw image that were NaN or infinite: few are harmless, many leave '
+        'holes in the brain.',
+    ),
+    Criterion(
+        key='form_distance_mm',
+        label='Distance between the positions by sform and qform',
+        unit='mm',
+        good=Interval(high=1),
+        acceptable=Interval(),
+        reason='The two positions in the header of the raw image should agree. The sform is used; '
+        'if it is the wrong one, left and right may be too.',
     ),
 )
 """Criteria in the order of the report."""

@@ -11,6 +11,7 @@ from deepreg_wf.bids.precomputed import NO_PRECOMPUTED, Precomputed
 from deepreg_wf.interfaces._tensors import compute_inputs
 from deepreg_wf.interfaces.anatomical import BiasCorrect, SkullStrip, ValidateT1w
 from deepreg_wf.interfaces.checks import RaiseIfImplausible
+from deepreg_wf.interfaces.qc import InputQC
 from deepreg_wf.settings import Anatomical, Compute
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ _OUTPUTS = (
     't1w_mask',
     't1w_mask_found',
     'skull_strip_method',
+    'input_measures',
 )
 
 
@@ -104,12 +106,12 @@ def init_anat_preproc_wf(
         Bias-corrected image, whole
     t1w_brain
         Bias-corrected brain, zero outside of the mask
-    t1w_mask
-        Brain mask
-    t1w_mask_found
-        The same mask, even if it is implausible, for the report
+    t1w_mask, t1w_mask_found
+        Brain mask; the second is set even if it is implausible, for the report
     skull_strip_method
         Source of the mask: a method, 'already-extracted', 'precomputed' or 'none'
+    input_measures
+        Measures of the image and of the mask, in their own space (JSON)
 
     Returns
     -------
@@ -124,7 +126,9 @@ def init_anat_preproc_wf(
     validate = pe.Node(ValidateT1w(), name='validate', mem_gb=0.25)
     skullstrip = _skullstrip_node(anatomical, compute, precomputed)
     check = pe.Node(RaiseIfImplausible(), name='check', run_without_submitting=True)
+    quality = pe.Node(InputQC(), name='quality', mem_gb=0.75)
     template = [('template_brain', 'template'), ('template_mask', 'template_mask')]
+    found = ('nonfinite_voxels', 'form_distance_mm')
     mask = [('out_mask', 't1w_mask_found'), ('method', 'skull_strip_method')]
     workflow.connect(
         [
@@ -140,6 +144,9 @@ def init_anat_preproc_wf(
             (validate, skullstrip, [('out_file', 'in_file')]),
             (validate, outputnode, [('out_file', 't1w_valid')]),
             (skullstrip, outputnode, mask),
+            (validate, quality, [('out_file', 'in_file'), *((name, name) for name in found)]),
+            (check, quality, [('out_file', 'in_mask')]),
+            (quality, outputnode, [('out_file', 'input_measures')]),
         ]
     )
     if precomputed.t1w is not None:

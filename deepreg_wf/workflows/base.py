@@ -18,6 +18,7 @@ from deepreg_wf.settings import Anatomical, Compute, Registration
 from deepreg_wf.workflows.anatomical import TEMPLATE_EDGES, init_anat_preproc_wf
 from deepreg_wf.workflows.standard_space import (
     NATIVE_FIELDS,
+    REGISTERED_FIELDS,
     REPORT_FIELDS,
     TEMPLATE_FIELDS,
     init_standard_space_wf,
@@ -209,7 +210,7 @@ def init_single_subject_wf(
     inputnode.inputs.t1w = str(precomputed.t1w or t1w_file)
     anat_wf = init_anat_preproc_wf(anatomical=anatomical, compute=compute, precomputed=precomputed)
     workflow.connect(inputnode, 't1w', anat_wf, 'inputnode.t1w')
-    fields = dict.fromkeys(('t1w_brain', *NATIVE_FIELDS, *REPORT_FIELDS))
+    fields = dict.fromkeys((*REGISTERED_FIELDS, *NATIVE_FIELDS, *REPORT_FIELDS))
     for number, template in enumerate(templates):
         space_wf = init_standard_space_wf(
             t1w_file=t1w_file,

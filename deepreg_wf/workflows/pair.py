@@ -105,7 +105,8 @@ def init_pair_wf(
         ('t1w_brain', 'inputnode.template_brain'),
         ('brain_mask', 'inputnode.template_mask'),
     ]
-    brain = [(f'outputnode.{field}', f'inputnode.{field}') for field in ('t1w_brain', 't1w_mask')]
+    fields = ('t1w_brain', 't1w_mask', 'input_measures')
+    brain = [(f'outputnode.{field}', f'inputnode.{field}') for field in fields]
     image = [('outputnode.t1w_preproc', 'in_file'), ('outputnode.t1w_mask', 'in_mask')]
     workflow = LiterateWorkflow(name=name)
     workflow.connect(

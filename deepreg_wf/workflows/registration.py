@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deepreg_wf.checkpoints.locate import Weights
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_brain', 't1w_mask', 't1w_file')
-_OPTIONAL = ('lesion_mask',)
+_OPTIONAL = ('lesion_mask', 'input_measures')
 _GEODESIC = ('momentum', 'log_jacobian', 'trace', 'matching_trace', 'uncertainty')
 _OUTPUTS = ('anat2std_xfm', 'std2anat_xfm', 't1w_affine', *_GEODESIC, 'qc')
 
@@ -63,6 +63,8 @@ def init_registration_wf(
         The raw image, which errors name
     lesion_mask
         (optional) Lesion, in the space of the image, to which nothing of the template corresponds
+    input_measures
+        (optional) Measures of the image in its own space (JSON), which are added to `qc`
 
     Outputs
     -------
@@ -151,7 +153,7 @@ def _add_quality_control(workflow: LiterateWorkflow) -> None:
     ]
     workflow.connect(
         [
-            (inputnode, qc, template),
+            (inputnode, qc, [*template, ('input_measures', 'input_measures')]),
             (affine_wf, qc, affine),
             (quicksilver_wf, qc, geodesic),
             (qc, outputnode, [('out_file', 'qc')]),

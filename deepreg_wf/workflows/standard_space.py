@@ -36,6 +36,9 @@ NATIVE_FIELDS = ('t1w_preproc', 't1w_mask', 'skull_strip_method')
 REPORT_FIELDS = ('t1w_valid', 't1w_mask_found', 'skull_strip_method')
 """Inputs that describe an image in its own space and are drawn, even if its mask is refused."""
 
+REGISTERED_FIELDS = ('t1w_brain', 'input_measures')
+"""Inputs that describe an image in its own space and that only the registration takes."""
+
 _MAPS = ('momentum', 'log_jacobian', 'qc')
 _RESAMPLING = """\
 The bias-corrected image and its mask were resampled onto the template *{space}*{citation} in one
@@ -110,6 +113,8 @@ def init_standard_space_wf(
         The raw image, which errors name
     t1w_preproc, t1w_mask, t1w_brain
         Bias-corrected image, its mask and its brain, in their own space
+    input_measures
+        (optional) Measures of the image in its own space (JSON), for the quality control
     t1w_valid, t1w_mask_found, skull_strip_method
         Raw image, its mask, even if it is implausible, and the source of the mask, for the report
     template_brain, template_mask, template_reference
@@ -146,17 +151,16 @@ def init_standard_space_wf(
     workflow.__postdesc__ = _describe(template, lesion)
     workflow.add_nodes([registration_wf, outputs_wf, reportlets_wf])
     _connect_inputs(workflow, lesion)
-    _connect_maps(workflow, registration)
-    _add_resampling(workflow, template)
+    _connect_outputs(workflow, registration, template)
     return workflow
 
 
 def _connect_inputs(workflow: LiterateWorkflow, lesion: Path | None) -> None:
     """Add the input node, and set the mask of the lesion."""
-    fields = ['t1w', 't1w_brain', *NATIVE_FIELDS, *REPORT_FIELDS, *TEMPLATE_FIELDS]
+    fields = ['t1w', *REGISTERED_FIELDS, *NATIVE_FIELDS, *REPORT_FIELDS, *TEMPLATE_FIELDS]
     inputnode = pe.Node(niu.IdentityInterface(fields=[*dict.fromkeys(fields)]), name='inputnode')
     targets = {
-        'registration_wf': ('t1w_brain', 't1w_mask', 'template_brain', 'template_mask'),
+        'registration_wf': (*REGISTERED_FIELDS, 't1w_mask', 'template_brain', 'template_mask'),
         'outputs_wf': NATIVE_FIELDS,
         'reportlets_wf': REPORT_FIELDS,
     }
@@ -169,7 +173,9 @@ def _connect_inputs(workflow: LiterateWorkflow, lesion: Path | None) -> None:
         registration_wf.inputs.inputnode.lesion_mask = str(lesion)
 
 
-def _connect_maps(workflow: LiterateWorkflow, registration: Registration) -> None:
+def _connect_outputs(
+    workflow: LiterateWorkflow, registration: Registration, template: Template
+) -> None:
     """Connect the results of the registration with the derivatives and the figures."""
     inputnode, registration_wf, outputs_wf, reportlets_wf = map(
         workflow.get_node, ('inputnode', 'registration_wf', 'outputs_wf', 'reportlets_wf')
@@ -187,6 +193,7 @@ def _connect_maps(workflow: LiterateWorkflow, registration: Registration) -> Non
             (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
         ]
     )
+    _add_resampling(workflow, template)
 
 
 def _edges(*names: str) -> list[tuple[str, str]]:
