@@ -21,6 +21,8 @@ NAMES = {
         'SLURMPlugin._is_pending',
         'SLURMPlugin._get_result',
     ),
+    'nipype.pipeline.engine.nodes': ('glob',),
+    'nipype.pipeline.engine.utils': ('glob',),
     'nipype.interfaces.base': ('BaseInterface._run_interface',),
     'nipype.utils.misc': ('str2bool',),
     'nipype.utils.profiler': ('get_system_total_memory_gb',),

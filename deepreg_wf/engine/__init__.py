@@ -10,6 +10,7 @@ What this package uses of Nipype, beyond building and running workflows:
 - `slurm` overrides ``_submit_batchtask``, ``_is_pending`` and ``_get_result``, by which Nipype's
   ``SLURMPlugin`` adapts its base class to a scheduler, and reads its ``_pending``.
 - `crashes` reads crash files in Nipype's text format.
+- `literal_paths` replaces the function ``glob`` of ``nipype.pipeline.engine.nodes`` and ``utils``.
 
 ``tests/test_nipype_contract.py`` checks these names against the installed Nipype.
 """
