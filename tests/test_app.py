@@ -155,6 +155,11 @@ def test_a_moved_template_is_registered_to_its_place(run) -> None:
     assert qc['nonpositive_jacobian_fraction'] == 0
     # Networks and refinement do not spoil the affine alignment.
     assert qc['correlation_final'] >= qc['correlation_affine'] > 0.9
+    # Measures of the input are in the same file; a symmetric template cannot tell left from right.
+    assert qc['nonfinite_voxels'] == 0
+    assert abs(qc['mask_edge']) < 1e-3
+    assert qc['slice_order'] < 1.5
+    assert qc['mirror_gain'] is None
 
 
 def test_deterministic_results_do_not_depend_on_the_processors(run) -> None:

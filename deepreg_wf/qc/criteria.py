@@ -233,10 +233,10 @@ CRITERIA = (
     Criterion(
         key='template_coverage',
         label='Least local coverage of the template by the brain mask, affine',
-        good=Interval(low=0.3),
-        acceptable=Interval(low=0.1),
+        good=Interval(low=0.2),
+        acceptable=Interval(low=0.05),
         reason='Smallest part of the brain of the template that the aligned mask covers within '
-        'about a centimetre of any point. Whole brains had 0.44 or more, the least where the '
+        'about a centimetre of any point. Whole brains had 0.4 or more, the least where the '
         'brain stem is cut; without the cerebellum it is 0.',
     ),
     Criterion(
