@@ -1,5 +1,6 @@
 # make demo   register two synthetic subjects and show the report
 # make test   run every test
+# make gpu    compare a GPU with the CPU
 # make lint   style and types; make docs: the documentation under site/; make clean: start afresh
 #
 # A CPU build of PyTorch: make demo TORCH_INDEX=<address of PyTorch's index of CPU wheels>
@@ -13,7 +14,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test gpu lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.package
@@ -21,6 +22,9 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+gpu: $(VENV)/.package
+	$(BIN)/python tools/gpu_check.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
