@@ -25,6 +25,7 @@ from deepreg_wf.affine.initialise import (
     search_start,
     super_fibonacci_rotations,
 )
+from deepreg_wf.affine.localisation_net import LocalisationNet, save_localisation_net
 from deepreg_wf.affine.plausibility import check_alignment
 from deepreg_wf.affine.similarity import overlap, similarity
 from deepreg_wf.errors import InputError
@@ -188,6 +189,15 @@ def test_network_estimates_the_orientation(template, turned):
     assert found.start == 'network'
     # A tenth of a voxel, and the error of the resampling.
     assert errors_mm(found.affine, turned, template).mean() < 0.5
+
+
+def test_network_of_a_file_is_used(small, tmp_path):
+    """A network that answers with the identity leaves the centres and volumes matched."""
+    network = LocalisationNet(volume=2e6).eval()
+    save_localisation_net(network, tmp_path / 'affine.safetensors', {})
+    found = network_start(*small, weights=tmp_path / 'affine.safetensors')
+    np.testing.assert_allclose(found, centred_start(*small), atol=0.5)
+    assert np.abs(network_start(*small) - found).max() > 0.5
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +95,7 @@ def align(
     polish: bool = True,
     mirror: bool = False,
     sloppy: bool = False,
+    weights: Path | None = None,
 ) -> Alignment:
     """Find the affine between the template and a brain.
 
@@ -114,6 +117,8 @@ def align(
         result is never mirrored.
     sloppy : bool
         Use few iterations, for tests.
+    weights : Path, optional
+        Weights file of the network; that of the package by default.
 
     Returns
     -------
@@ -124,15 +129,22 @@ def align(
     ------
     ValueError
         If the method is unknown.
+    InputError
+        If the weights file is missing, damaged or of another kind of network.
     """
     if method not in START_SEQUENCES:
         raise ValueError(f'method must be one of {", ".join(START_SEQUENCES)}, not {method!r}')
     spacing = max(REGISTRATION_SPACING_MM, *fixed[2].spacing)
     brains = Brain.from_image(*moving, spacing), Brain.from_image(*fixed, spacing)
     levels = SLOPPY if sloppy else FINE
+    starts = STARTS | {'network': partial(network_start, weights=weights)}
     results: list[tuple[float, str, AffineMatrix]] = []
     for start_names in START_SEQUENCES[method]:
-        candidates = [(_coarse_affine(brains, name, polish), name) for name in start_names]
+        candidates = []
+        for name in start_names:
+            start = starts[name](*brains)
+            is_refined = polish or name != 'network'
+            candidates.append((refine(*brains, start, COARSE) if is_refined else start, name))
         affine, start_name = max(candidates, key=lambda pair: similarity(*brains, pair[0]))
         if polish or start_name != 'network':
             affine = refine(*brains, affine, levels)
@@ -155,12 +167,6 @@ def align(
         mirrored=mirrored,
         template_symmetry=symmetry,
     )
-
-
-def _coarse_affine(brains: tuple[Brain, Brain], start_name: str, polish: bool) -> AffineMatrix:
-    """Compute an initial affine and refine it far enough to be compared with others."""
-    start = STARTS[start_name](*brains)
-    return refine(*brains, start, COARSE) if polish or start_name != 'network' else start
 
 
 def _symmetry(brain: Brain, reflection: AffineMatrix) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from deepreg_wf.affine.brain import Brain
 from deepreg_wf.affine.gauss_newton import COARSE, refine
 from deepreg_wf.affine.similarity import similarity
+from deepreg_wf.checkpoints.locate import find_affine_network
 
 if TYPE_CHECKING:
     from deepreg_wf.affine.localisation_net import LocalisationNet
@@ -126,7 +128,9 @@ def super_fibonacci_rotations(number: int) -> Rotation:
     return Rotation.from_quat(np.stack(quaternions, axis=-1))
 
 
-def network_start(moving: Brain, fixed: Brain, *, steps: int = NETWORK_STEPS) -> AffineMatrix:
+def network_start(
+    moving: Brain, fixed: Brain, *, steps: int = NETWORK_STEPS, weights: Path | None = None
+) -> AffineMatrix:
     """Estimate the affine by the localisation network, independent of the headers.
 
     Parameters
@@ -135,17 +139,24 @@ def network_start(moving: Brain, fixed: Brain, *, steps: int = NETWORK_STEPS) ->
         The two brains.
     steps : int
         Number of steps of the recurrence.
+    weights : Path, optional
+        Weights file of the network; that of the package by default.
 
     Returns
     -------
     ndarray, shape (4, 4)
         RAS mm of the fixed brain to RAS mm of the moving one.
+
+    Raises
+    ------
+    InputError
+        If the weights file is missing, damaged or of another kind of network.
     """
     import torch
 
     from deepreg_wf.affine.localisation_net import estimate_affines, resample_to_box
 
-    network = _load_network()
+    network = _load_network(weights or find_affine_network())
     coarse = [brain.coarsened(NETWORK_SPACING_MM) for brain in (moving, fixed)]
     frames = [_centred_frame(brain, network.volume) for brain in coarse]
     images = [torch.from_numpy(brain.data) for brain in coarse]
@@ -174,8 +185,7 @@ def _centred_frame(brain: Brain, volume: float) -> AffineMatrix:
 
 
 @lru_cache(maxsize=1)
-def _load_network() -> LocalisationNet:
+def _load_network(path: Path) -> LocalisationNet:
     from deepreg_wf.affine.localisation_net import load_localisation_net
-    from deepreg_wf.checkpoints.locate import SHIPPED
 
-    return load_localisation_net(SHIPPED / 'affine.safetensors')
+    return load_localisation_net(path)

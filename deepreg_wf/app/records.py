@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from deepreg_wf.app.context import WORKFLOW, Run
 from deepreg_wf.app.provenance import hardware, software
-from deepreg_wf.checkpoints.locate import SHIPPED, checksum_of, find_weights
+from deepreg_wf.checkpoints.locate import checksum_of, find_affine_network, find_weights
 from deepreg_wf.engine.computed import leave_settings, write_computed
 from deepreg_wf.engine.failures import Failure, participant_of
 from deepreg_wf.engine.progress import ALL_IMAGES, StepLabels
@@ -88,7 +88,7 @@ def write_resource_usage(run: Run, monitor: ResourceMonitor) -> None:
 
 def _network_checksums(registration: Registration) -> dict[str, str]:
     """Compute the checksums of the networks that are used, by their role."""
-    affine = {'affine': checksum_of(SHIPPED / 'affine.safetensors')}
+    affine = {'affine': checksum_of(find_affine_network(registration.weights))}
     weights = find_weights(
         momentum=registration.momentum,
         uncertainty=registration.uncertainty,

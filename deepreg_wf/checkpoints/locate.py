@@ -14,6 +14,9 @@ from deepreg_wf.errors import InputError
 SHIPPED = Path(__file__).parents[1] / 'data' / 'weights'
 """Folder of the weights files of the package."""
 
+AFFINE_FILE = 'affine.safetensors'
+"""Name of the weights file of the network that estimates the affine."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
@@ -72,10 +75,35 @@ def find_weights(
     }
     found = {}
     for name in (name for name, is_needed in needed.items() if is_needed):
-        path = (folder or SHIPPED) / f'{name}.safetensors'
+        # Absolute, because each step runs in a folder of its own.
+        path = Path(folder or SHIPPED).absolute() / f'{name}.safetensors'
         _check_resolution(path, resolution)
         found[name] = path
     return Weights(**found)
+
+
+def find_affine_network(folder: Path | None = None) -> Path:
+    """Locate the network that estimates the affine.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Folder of the weights files. One without ``affine.safetensors``, such as a folder of
+        converted weights, leaves the network of `SHIPPED`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        If the file is not a weights file.
+    """
+    own = Path(folder or SHIPPED).absolute() / AFFINE_FILE
+    path = own if own.is_file() else SHIPPED / AFFINE_FILE
+    _metadata(path)
+    return path
 
 
 def describe_weights(path: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class _AffineAlignInputSpec(BaseInterfaceInputSpec):
     source_file = File(desc='raw image, which the log names')
     method = traits.Enum(*AFFINE_METHODS, usedefault=True, desc='initialisations that are tried')
     polish = traits.Bool(True, usedefault=True, desc='refine the estimate of the network')
+    weights = File(exists=True, desc='network (.safetensors); that of the package by default')
     sloppy = traits.Bool(False, usedefault=True, desc='few iterations, for tests')
 
 
@@ -90,6 +91,7 @@ class AffineAlign(SimpleInterface):
             polish=inputs.polish,
             mirror=True,
             sloppy=inputs.sloppy,
+            weights=Path(inputs.weights) if isdefined(inputs.weights) else None,
         )
         name = inputs.source_file if isdefined(inputs.source_file) else inputs.moving_image
         _log_alignment(name, alignment)

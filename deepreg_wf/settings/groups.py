@@ -103,7 +103,8 @@ class Registration:
         Number of momenta drawn from the probabilistic network to estimate the uncertainty of the
         transform; 0 for none.
     weights : Path, optional
-        Folder of trained networks; those of the package by default.
+        Folder of trained networks; those of the package by default, also for the affine where
+        the folder has no ``affine.safetensors``.
     direction : {'template-to-subject', 'subject-to-template'}
         Which image the momentum moves onto which.
     registration_resolution : float

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from deepreg_wf.checkpoints.locate import find_affine_network
 from deepreg_wf.interfaces.affine import AffineAlign
 from deepreg_wf.interfaces.checks import RaiseIfImplausible
 from deepreg_wf.settings import Compute, Registration
@@ -51,7 +52,7 @@ def init_affine_wf(
     Parameters
     ----------
     registration : Registration
-        Initialisation of the affine, and whether it is refined.
+        Initialisation of the affine, whether it is refined, and the folder of the network.
     compute : Compute
         Quality of the computations.
     name : str
@@ -79,6 +80,11 @@ def init_affine_wf(
     Returns
     -------
     LiterateWorkflow
+
+    Raises
+    ------
+    InputError
+        If the network in the folder of the weights is not a weights file.
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -91,6 +97,8 @@ def init_affine_wf(
         polish=registration.affine_polish,
         sloppy=compute.sloppy,
     )
+    if registration.affine_method != 'classical':
+        affine.inputs.weights = str(find_affine_network(registration.weights))
     align = pe.Node(affine, name='align', mem_gb=0.5)
     check = pe.Node(RaiseIfImplausible(), name='check', run_without_submitting=True)
     workflow.connect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,13 @@ FILES = {
     'std2anat_xfm': 'InverseComposite.h5',
     'log_jacobian': 'LogJacobian.nii.gz',
     'momentum': 'Momentum.nii.gz',
+    'uncertainty': 'Uncertainty.nii.gz',
     'qc': 'Quality.json',
 }
-"""Name of each result after the prefix, as in ANTs where ANTs has such a result."""
+"""Name of each result after the prefix, as in ANTs where ANTs has such a result.
+
+The uncertainty is written only with `Registration.uncertainty`.
+"""
 
 
 def init_pair_wf(
@@ -70,8 +74,8 @@ def init_pair_wf(
     anatomical : Anatomical
         Brain extraction.
     registration : Registration
-        Affine and deformable registration; an uncertainty is not computed. With the default
-        direction, the momentum is that of the moving image.
+        Affine and deformable registration. With the default direction, the momentum is that of the
+        moving image.
     compute : Compute
         Device, threads, batch size, seed and quality of the computations.
     name : str
@@ -97,9 +101,7 @@ def init_pair_wf(
     fixed_wf.inputs.inputnode.t1w = str(fixed)
     prepare = PrepareTemplate(resolution=registration.registration_resolution)
     grid = pe.Node(prepare, name='grid', mem_gb=0.5)
-    registration_wf = init_registration_wf(
-        registration=replace(registration, uncertainty=0), compute=compute
-    )
+    registration_wf = init_registration_wf(registration=registration, compute=compute)
     registration_wf.inputs.inputnode.t1w_file = str(moving)
     template = [
         ('t1w_brain', 'inputnode.template_brain'),
@@ -116,11 +118,14 @@ def init_pair_wf(
             (moving_wf, registration_wf, brain),
         ]
     )
-    _add_outputs(workflow, moving, fixed, prefix)
+    results = [name for name in FILES if name != 'uncertainty' or registration.uncertainty]
+    _add_outputs(workflow, moving, fixed, prefix, results)
     return workflow
 
 
-def _add_outputs(workflow: LiterateWorkflow, moving: Path, fixed: Path, prefix: str) -> None:
+def _add_outputs(
+    workflow: LiterateWorkflow, moving: Path, fixed: Path, prefix: str, results: Sequence[str]
+) -> None:
     """Add the nodes that resample both images and store all results."""
     registration_wf = workflow.get_node('registration_wf')
     resampled = {
@@ -138,7 +143,7 @@ def _add_outputs(workflow: LiterateWorkflow, moving: Path, fixed: Path, prefix: 
                 (resample, store, [('out_file', 'in_file')]),
             ]
         )
-    for field in FILES.keys() - resampled.keys():
+    for field in [name for name in results if name not in resampled]:
         store = _store_node(field, prefix)
         workflow.connect(registration_wf, f'outputnode.{field}', store, 'in_file')
 

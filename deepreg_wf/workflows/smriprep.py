@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine import tag
 
+from deepreg_wf.errors import InputError
 from deepreg_wf.interfaces.anatomical import SkullStrip
 from deepreg_wf.interfaces.template import PrepareTemplate, SelectTemplate
 from deepreg_wf.interfaces.transforms import ResampleTransform
@@ -68,7 +68,7 @@ def init_register_template_wf(
     image_type : {'T1w'}
         Contrast of the moving image; the networks are trained on no other.
     registration : Registration
-        Affine and deformable registration; an uncertainty is not computed.
+        Affine and deformable registration, without an uncertainty: sMRIPrep has no place for it.
     device : str
         ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     cache_dir : Path, optional
@@ -97,13 +97,13 @@ def init_register_template_wf(
 
     Raises
     ------
-    ValueError
-        If the image is not T1-weighted.
+    InputError
+        If the image is not T1-weighted, if an uncertainty is asked for, or if a network is missing
+        or does not fit the registration grid.
     """
     from niworkflows.engine.workflows import LiterateWorkflow
 
-    if image_type != 'T1w':
-        raise ValueError(f'the networks know T1-weighted images only, not {image_type}')
+    _check_request(image_type, registration)
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _DESCRIPTION.format(spaces=', '.join(f'*{t}*' for t in templates))
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
@@ -111,7 +111,7 @@ def init_register_template_wf(
     # SkullStrip with a mask extracts nothing: it returns the image within the mask.
     brain = pe.Node(SkullStrip(), name='brain', mem_gb=0.5)
     registration_wf = init_registration_wf(
-        registration=replace(registration, uncertainty=0),
+        registration=registration,
         compute=Compute(device=device, omp_nthreads=omp_nthreads, sloppy=sloppy),
     )
     brains = [('out_file', 'inputnode.t1w_brain'), ('out_mask', 'inputnode.t1w_mask')]
@@ -129,6 +129,20 @@ def init_register_template_wf(
     _add_template(workflow, select, registration)
     _add_outputs(workflow)
     return workflow
+
+
+def _check_request(image_type: str, registration: Registration) -> None:
+    """Raise InputError if the workflow cannot deliver what is asked for."""
+    if image_type != 'T1w':
+        raise InputError(
+            f'image_type: the networks know T1-weighted images only, not {image_type}',
+            advice='register the T1w image',
+        )
+    if registration.uncertainty:
+        raise InputError(
+            'uncertainty: sMRIPrep has no output for it',
+            advice='set it to 0, or use init_registration_wf',
+        )
 
 
 def _add_template(
