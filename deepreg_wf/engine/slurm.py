@@ -161,7 +161,7 @@ def prepare_jobs(workflow: Any, name: str, plugin_args: Mapping[str, Any]) -> No
     """
     if re.search(r'[\s\[\]*?]', str(workflow.base_dir)):
         raise InputError(
-            f'the work folder has a blank in its path, or one of [ ] * ?, where {name} finds no '
+            f'the work folder has a blank or one of [ ] * ? in its path, where {name} finds no '
             'script',
             advice='give another',
             path=workflow.base_dir,
