@@ -23,9 +23,9 @@ from deepreg_wf.spatial.nifti import (
     RAS_TO_LPS,
     check_orthogonal,
     load_displacement,
-    missing_file,
     open_image,
 )
+from deepreg_wf.spatial.nifti_file import missing_file
 from deepreg_wf.spatial.transform import Transform, TransformChain
 from deepreg_wf.utils.atomic import atomic_write
 

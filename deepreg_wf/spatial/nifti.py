@@ -284,22 +284,6 @@ def check_orthogonal(grid: VoxelGrid, path: str | Path) -> None:
         )
 
 
-def missing_file(path: str | Path) -> InputError:
-    """Return the error for a file that does not exist.
-
-    Parameters
-    ----------
-    path : str or Path
-        Name of the file.
-
-    Returns
-    -------
-    InputError
-        The error, to be raised.
-    """
-    return InputError('there is no such file', advice='check the path', path=path)
-
-
 def _check_shape(shape: tuple[int, ...], grid: VoxelGrid) -> None:
     if shape != grid.shape:
         raise ValueError(f'data of shape {shape} do not fit a grid of shape {grid.shape}')

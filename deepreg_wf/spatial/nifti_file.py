@@ -95,7 +95,7 @@ def check_regular_file(path: str | Path) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing_file(path) from None
     except OSError as error:
         raise InputError(
             f'it cannot be opened ({error.strerror})', advice='check the path', path=path
@@ -175,11 +175,7 @@ def open_nifti(path: str | Path) -> nb.Nifti1Image:
     InputError
         If the file is not present, its header is invalid, or it is too short.
     """
-    start = _read_start(path)
-    try:
-        return start.image_class.from_filename(path)
-    except _NIBABEL_ERRORS as error:
-        raise _invalid(path, error) from None
+    return _from_filename(_read_start(path), path)
 
 
 def read_nifti(path: str | Path) -> nb.Nifti1Image:
@@ -202,7 +198,7 @@ def read_nifti(path: str | Path) -> nb.Nifti1Image:
     """
     start = _read_start(path)
     if not _is_compressed(path):
-        return open_nifti(path)
+        return _from_filename(start, path)
     content = io.BytesIO()
     try:
         with gzip.open(path, 'rb') as stream:
@@ -218,6 +214,13 @@ def read_nifti(path: str | Path) -> nb.Nifti1Image:
     content.seek(0)
     try:
         return start.image_class.from_stream(content)
+    except _NIBABEL_ERRORS as error:
+        raise _invalid(path, error) from None
+
+
+def _from_filename(start: _Start, path: str | Path) -> nb.Nifti1Image:
+    try:
+        return start.image_class.from_filename(path)
     except _NIBABEL_ERRORS as error:
         raise _invalid(path, error) from None
 
@@ -296,7 +299,19 @@ def _is_compressed(path: str | Path) -> bool:
         return file.read(2) == _GZIP_MAGIC
 
 
-def _missing(path: str | Path) -> InputError:
+def missing_file(path: str | Path) -> InputError:
+    """Return the error for a file that does not exist.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the file, which may be a link without a target.
+
+    Returns
+    -------
+    InputError
+        The error, to be raised.
+    """
     if not os.path.islink(path):
         return InputError('there is no such file', advice='check the path', path=path)
     if 'annex' in Path(os.readlink(path)).parts:
