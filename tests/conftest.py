@@ -45,6 +45,18 @@ def make_brain() -> BrainMaker:
     return synthetic_brain
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _nipype_configuration() -> Iterator[None]:
+    """Undo what a module configures in Nipype, whose configuration belongs to the process."""
+    from nipype import config
+
+    parser = config._config
+    before = {name: dict(parser.items(name, raw=True)) for name in parser.sections()}
+    yield
+    for name, options in before.items():
+        parser[name] = options
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 300 kB."""
