@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from deepreg_wf.bids.lesions import find_lesion_masks
 from deepreg_wf.bids.precomputed import Precomputed, find_precomputed, parse_derivatives_folders
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Selection
-from deepreg_wf.spatial.nifti_file import check_regular_file
 from deepreg_wf.utils.json_file import read_json
+from deepreg_wf.utils.regular_file import check_regular_file
 
 UNREADABLE = 'the folder may not be read', 'change its permissions'
 """Problem and advice for a folder that is closed to this user."""
@@ -303,12 +304,10 @@ def _rejected(
 
 
 def _error_of(path: Path, selection: Selection, lesion: Path | None) -> InputError | None:
-    from bids_validator import BIDSValidator
-
     try:
         parse_entities(path)
         name = f'/{path.relative_to(selection.bids_dir).as_posix()}'
-        if not selection.skip_bids_validation and not BIDSValidator().is_bids(name):
+        if not selection.skip_bids_validation and not _validator().is_bids(name):
             raise InputError(
                 'not a name that BIDS allows',
                 advice='rename it, or pass --skip-bids-validation',
@@ -320,6 +319,14 @@ def _error_of(path: Path, selection: Selection, lesion: Path | None) -> InputErr
     except InputError as error:
         return error
     return None
+
+
+@cache
+def _validator() -> Any:
+    """Return the validator of file names, which compiles its rules when it is made."""
+    from bids_validator import BIDSValidator
+
+    return BIDSValidator()
 
 
 def _check_collisions(paths: Iterable[Path]) -> None:

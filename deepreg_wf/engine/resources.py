@@ -70,7 +70,7 @@ class Resources:
 
     @property
     def on_cluster(self) -> bool:
-        """Whether each step is a job of a scheduler, on another machine."""
+        """Execution of each step as a job of a scheduler, on another machine."""
         return self.plugin_name in SUBMIT_COMMANDS
 
     def environment(self) -> dict[str, str]:

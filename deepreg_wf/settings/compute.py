@@ -39,7 +39,7 @@ class Compute:
 
     @property
     def use_gpu(self) -> bool:
-        """Whether networks and geodesics are computed on a GPU."""
+        """Use of a GPU for networks and geodesics."""
         return self.device != 'cpu'
 
     @property

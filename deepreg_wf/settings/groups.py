@@ -128,7 +128,7 @@ class Registration:
 
     @property
     def uses_matching(self) -> bool:
-        """Whether matching optimises or refines the momentum."""
+        """Use of matching to optimise or refine the momentum."""
         return self.momentum == 'optimise' or self.refine > 0
 
 

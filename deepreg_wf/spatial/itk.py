@@ -25,9 +25,9 @@ from deepreg_wf.spatial.nifti import (
     load_displacement,
     open_image,
 )
-from deepreg_wf.spatial.nifti_file import missing_file
 from deepreg_wf.spatial.transform import Transform, TransformChain
 from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.utils.regular_file import check_regular_file
 
 Array = NDArray[np.float64]
 
@@ -80,8 +80,7 @@ def load_affine(path: str | Path) -> Array:
         If there is no such file, or it does not contain exactly one affine in three dimensions.
     """
     file = Path(path)
-    if not file.is_file():
-        raise missing_file(path)
+    check_regular_file(file)
     try:
         kind, parameters, centre = (_read_mat if file.suffix == '.mat' else _read_text)(file)
         if not kind.startswith(_LINEAR):
@@ -230,8 +229,7 @@ def _open_composite(path: str | Path, content: str) -> Iterator[Any]:
     h5py.Group
         The transforms.
     """
-    if not Path(path).is_file():
-        raise missing_file(path)
+    check_regular_file(path)
     try:
         with h5py.File(path) as file:
             yield file['TransformGroup']

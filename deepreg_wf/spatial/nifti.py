@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
-from deepreg_wf.spatial.nifti_file import check_present, is_nifti_name, open_nifti, read_nifti
+from deepreg_wf.spatial.nifti_file import is_nifti_name, open_nifti, read_nifti
 from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.utils.regular_file import check_present
 
 Float32Array = NDArray[np.float32]
 

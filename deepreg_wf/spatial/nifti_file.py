@@ -13,7 +13,6 @@ import gzip
 import io
 import math
 import os
-import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from deepreg_wf.errors import InputError
+from deepreg_wf.utils.regular_file import check_present
 
 QUATERNION_TOLERANCE = 1e-3
 """Excess of the squared length of a quaternion over 1 that is normalised away.
@@ -39,7 +39,6 @@ _MAXIMUM_EXPANSION = 1032
 
 _CHUNK = 1 << 24
 _GZIP_MAGIC = b'\x1f\x8b'
-_POINTERS = (b'/annex/objects/', b'version https://git-lfs')
 
 
 class _Header1(nb.Nifti1Header):
@@ -77,64 +76,6 @@ _NIBABEL_ERRORS = (
 def is_nifti_name(path: str | Path) -> bool:
     """Return whether a file has the name of a NIfTI file, ``.nii`` or ``.nii.gz``."""
     return str(path).lower().endswith(('.nii', '.nii.gz'))
-
-
-def check_regular_file(path: str | Path) -> None:
-    """Check that a path is a regular file, without opening it.
-
-    Parameters
-    ----------
-    path : str or Path
-        Any file.
-
-    Raises
-    ------
-    InputError
-        If it is missing, a link without a target, a folder, a named pipe or another special file.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except OSError as error:
-        raise InputError(
-            f'it cannot be opened ({error.strerror})', advice='check the path', path=path
-        ) from None
-    if not stat.S_ISREG(mode):
-        kind = 'a folder' if stat.S_ISDIR(mode) else 'a special file'
-        raise InputError(f'it is {kind}', advice='give a regular file', path=path)
-
-
-def check_present(path: str | Path) -> None:
-    """Check that a path is a regular file whose content is present and may be read.
-
-    Parameters
-    ----------
-    path : str or Path
-        Any file.
-
-    Raises
-    ------
-    InputError
-        As for `check_regular_file`, and if the file is a git-annex or git-lfs pointer, empty, or
-        closed to the user.
-    """
-    check_regular_file(path)
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(64)
-    except PermissionError:
-        raise InputError(
-            'it may not be read', advice='change its permissions', path=path
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f'it cannot be opened ({error.strerror})', advice='check the path', path=path
-        ) from None
-    if start.startswith(_POINTERS):
-        raise _content_missing(path)
-    if not start:
-        raise InputError('it is empty', advice='restore it from its source', path=path)
 
 
 @dataclass(frozen=True)
@@ -297,36 +238,6 @@ def _check_extensions(content: bytes, byte_order: str, path: str | Path) -> None
 def _is_compressed(path: str | Path) -> bool:
     with open(path, 'rb') as file:
         return file.read(2) == _GZIP_MAGIC
-
-
-def missing_file(path: str | Path) -> InputError:
-    """Return the error for a file that does not exist.
-
-    Parameters
-    ----------
-    path : str or Path
-        Name of the file, which may be a link without a target.
-
-    Returns
-    -------
-    InputError
-        The error, to be raised.
-    """
-    if not os.path.islink(path):
-        return InputError('there is no such file', advice='check the path', path=path)
-    if 'annex' in Path(os.readlink(path)).parts:
-        return _content_missing(path)
-    return InputError(
-        'it is a link to a file that does not exist', advice='restore that file', path=path
-    )
-
-
-def _content_missing(path: str | Path) -> InputError:
-    return InputError(
-        'its content is not on this machine (git-annex or git-lfs)',
-        advice=f'fetch it, for example with `datalad get {path}`',
-        path=path,
-    )
 
 
 def _too_short(path: str | Path, claimed: int) -> InputError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
+import os
 from pathlib import Path
 from typing import Any
 
 from deepreg_wf.errors import InputError
+from deepreg_wf.utils.regular_file import check_regular_file
 
 MAX_BYTES = 2**26
 """Size of the largest file that is read."""
@@ -79,9 +80,9 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
 
 def _check_file(path: Path) -> None:
     """Check that a path leads to a file, and not to a pipe or to gigabytes."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError('it is not a regular file', advice='replace it', path=path)
-    if found.st_size > MAX_BYTES:
-        size = f'{found.st_size / 2**20:.0f} MiB'
-        raise InputError(f'it is too large for JSON ({size})', advice='replace it', path=path)
+    check_regular_file(path)
+    size = os.path.getsize(path)
+    if size > MAX_BYTES:
+        raise InputError(
+            f'it is too large for JSON ({size / 2**20:.0f} MiB)', advice='replace it', path=path
+        )
