@@ -15,6 +15,7 @@ import pytest
 
 from deepreg_wf.app.batch.slurm import TASK_ID
 from deepreg_wf.cli.batch import main
+from deepreg_wf.cli.parser import parse_settings
 from deepreg_wf.engine.failures import Failure, update_failures
 from deepreg_wf.engine.usage import ResourceMonitor, write_usage
 from deepreg_wf.settings import Settings
@@ -76,7 +77,7 @@ def test_a_task_processes_the_participant_on_its_line(call: Call, tmp_path: Path
         ['/bin/bash', folder / 'array.sh'], env=environment, capture_output=True, text=True
     )
     assert shlex.split(done.stdout, posix=False) == [
-        *('--config-file', f'{folder}/settings.toml', '--participant-label', '02'),
+        *('--config-file', f'{folder}/settings.toml', '--participant-label', 'sub-02'),
         *('--work-dir', *f'{tmp_path}/my work/sub-02'.split()),
     ]
     assert (done.returncode, (folder / 'task-2.status').read_text()) == (1, '1\n')
@@ -84,6 +85,47 @@ def test_a_task_processes_the_participant_on_its_line(call: Call, tmp_path: Path
     assert settings.registration.refine == 7
     assert settings.execution.nprocs == 2
     assert settings.execution.mem_mb < 3072
+
+
+def add_image(bids_dir: Path, label: str) -> None:
+    anat = bids_dir / f'sub-{label}' / 'anat'
+    anat.mkdir(parents=True)
+    (anat / f'sub-{label}_T1w.nii.gz').touch()
+
+
+def test_blanks_in_labels_do_not_shift_the_tasks(call: Call, tmp_path: Path) -> None:
+    odd = ['0 1', ' b', "e'$(f)", '-w']
+    for label in odd:
+        add_image(tmp_path / 'bids', label)
+    script = tmp_path / 'task.sh'
+    script.write_text('printf "%s\\n" "$@"\n')
+    words = ['--command', f'bash {script}', '--session-label', 'a', 'b c', '-w', 'work']
+    assert call(*words)[0] == 0
+    folder = last_batch(tmp_path)
+    labels = sorted(['01', '02', *odd])
+    for task, label in enumerate(labels, start=1):
+        environment = {TASK_ID: str(task), 'PATH': os.defpath}
+        command = ['/bin/bash', folder / 'array.sh']
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        _, config, _, given, _, work_dir = done.stdout.splitlines()
+        assert (given, work_dir) == (f'sub-{label}', f'{tmp_path}/work/sub-{label}')
+        selection = parse_settings(['--config-file', config, '--participant-label', given])
+        assert selection.selection.participant_label == (label,)
+        assert selection.selection.session_label == ('a', 'b c')
+        (folder / f'task-{task}.status').write_text('0\n')
+    assert call('--status')[1].startswith(f'{len(labels)} participants: {len(labels)} done')
+
+
+@pytest.mark.parametrize('label', ['a\nb', 'a\rb', 'a\tb', 'a\u00a0b'])
+def test_a_label_that_cannot_stand_on_a_line_is_refused(
+    label: str, call: Call, tmp_path: Path
+) -> None:
+    add_image(tmp_path / 'bids', label)
+    status, _, err = call()
+    assert status == 2
+    assert f'the label {label!r} has a character that cannot be printed' in err
+    assert err.count('\n') == 1
+    assert not list((tmp_path / 'out').rglob('*.sh'))
 
 
 def test_the_options_are_written_as_directives_of_slurm(call: Call, tmp_path: Path) -> None:

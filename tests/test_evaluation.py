@@ -509,8 +509,8 @@ def test_missing_table_and_unusable_output_folder_are_named(
         ('out --moving-labels a --fixed-labels b', '--transform'),
         ('out --inverse a', '--moving-labels'),
         ('pairs.tsv out --labels-of-interest 0', 'background'),
-        ('pairs.tsv out --labels-of-interest x', 'x is not a whole number'),
-        ('pairs.tsv out --nprocs 0', 'processes'),
+        ('pairs.tsv out --labels-of-interest x', "'x' is not a whole number"),
+        ('pairs.tsv out --nprocs 0', "'0' is not a whole number of 1 or more"),
     ],
 )
 def test_unusable_call_gives_one_sentence(

@@ -96,7 +96,7 @@ def test_settings_are_immutable():
     [
         ({'bids_dir': '/data'}, 'output_dir: not given'),
         (PLACES | {'flavour': 'sweet'}, 'flavour: unknown setting'),
-        (PLACES | {'nprocs': 0}, 'nprocs: 0 is out of range; give 1 or more'),
+        (PLACES | {'nprocs': 0}, 'nprocs: 0 is out of range; give a value from 1 to 32768'),
         (PLACES | {'nprocs': True}, 'not a whole number'),
         (PLACES | {'sloppy': 'yes'}, 'not true or false'),
         (PLACES | {'registration_resolution': 0.1}, 'from 0.5 to 8'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepreg_wf.checkpoints.safetensors_file import check_consistency, read_network, write_network
+from deepreg_wf.checkpoints.safetensors_file import (
+    assign_tensors,
+    check_consistency,
+    read_network,
+    write_network,
+)
 from deepreg_wf.lddmm.fields import identity, interpolate
 
 N_PARAMETERS = 15
@@ -233,6 +239,5 @@ def load_localisation_net(path: str | Path) -> LocalisationNet:
     """
     stored = read_network(path, FORMAT)
     with check_consistency(path):
-        network = LocalisationNet(**stored.spec)
-        network.load_state_dict(stored.tensors)
+        network = assign_tensors(partial(LocalisationNet, **stored.spec), stored.tensors)
     return network.eval()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deepreg_wf.bids.entities import bids_uri, parse_entities
 from deepreg_wf.errors import InputError
+from deepreg_wf.settings.validation import absolute_path
 
 _MASK, _T1W = 'desc-brain_mask', 'desc-preproc_T1w'
 
@@ -56,10 +57,10 @@ def parse_derivatives_folders(arguments: Iterable[str]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for argument in arguments:
         name, equals, path = argument.rpartition('=')
-        folder = Path(path).expanduser().absolute()
-        if not folder.is_dir():
+        folder = absolute_path(path)
+        if not path or not folder.is_dir():
             raise InputError(
-                'no such folder of derivatives', advice='give one that exists', path=path
+                f'{argument!r}: no such folder of derivatives', advice='give one that exists'
             )
         name = name if equals else folder.name
         if not name.isalnum() or name in ('raw', 'templateflow') or name in folders:

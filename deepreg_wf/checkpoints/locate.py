@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from deepreg_wf.checkpoints.coarsening import coarsening_factor
-from deepreg_wf.checkpoints.field_names import current_names
+from deepreg_wf.checkpoints.spec import parse_spec
 from deepreg_wf.errors import InputError
 
 SHIPPED = Path(__file__).parents[1] / 'data' / 'weights'
@@ -102,7 +101,7 @@ def find_affine_network(folder: Path | None = None) -> Path:
     """
     own = Path(folder or SHIPPED).absolute() / AFFINE_FILE
     path = own if own.is_file() else SHIPPED / AFFINE_FILE
-    _metadata(path)
+    _read_metadata(path)
     return path
 
 
@@ -124,7 +123,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
     InputError
         If the file is missing or is not a weights file.
     """
-    return current_names(json.loads(_metadata(path)['spec']))
+    return _read_metadata(path)[0]
 
 
 def checksum_of(path: Path) -> str:
@@ -145,11 +144,11 @@ def checksum_of(path: Path) -> str:
     InputError
         If the file is missing or is not a weights file.
     """
-    return _metadata(path)['sha256']
+    return _read_metadata(path)[1]
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a weights file, which has at least 'spec' and 'sha256'."""
+def _read_metadata(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the specification and the checksum that a weights file states."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -161,7 +160,7 @@ def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework='np') as file:
             metadata = dict(file.metadata() or {})
-        json.loads(metadata['spec']), metadata['sha256']
+        text, checksum = metadata['spec'], metadata['sha256']
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
             'not a deepreg_wf weights file',
@@ -169,13 +168,22 @@ def _metadata(path: Path) -> dict[str, str]:
             'original Quicksilver with deepreg_wf-convert-weights',
             path=path,
         ) from error
-    return metadata
+    try:
+        return parse_spec(text), checksum
+    except ValueError as error:
+        raise _invalid_metadata(path, error) from error
+
+
+def _invalid_metadata(path: Path, reason: object) -> InputError:
+    return InputError(f'its metadata are invalid ({reason})', advice='get it again', path=path)
 
 
 def _check_resolution(path: Path, resolution: float) -> None:
     """Raise InputError if the voxel size does not divide the coarse grid of a network."""
-    spacing = float(describe_weights(path)['spacing'])
+    spec = describe_weights(path)
+    if 'spacing' not in spec:
+        raise _invalid_metadata(path, 'there is no spacing')
     try:
-        coarsening_factor((resolution,) * 3, spacing)
+        coarsening_factor((resolution,) * 3, spec['spacing'])
     except InputError as error:
         raise error.at(path) from error

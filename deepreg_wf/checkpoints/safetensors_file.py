@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepreg_wf.checkpoints.field_names import current_names
+from deepreg_wf.checkpoints.spec import parse_spec
 from deepreg_wf.errors import InputError
 from deepreg_wf.utils.atomic import atomic_write
+
+Network = TypeVar('Network', bound=nn.Module)
 
 _HASHED_KEYS = ('format', 'spec', 'card')
 _KEYS = (*_HASHED_KEYS, 'sha256')
@@ -111,8 +113,37 @@ def read_network(path: str | Path, layout: str) -> StoredNetwork:
         raise WeightsError(
             'the file is damaged: its checksum does not match', advice='get it again', path=path
         )
-    spec = current_names(json.loads(metadata['spec']))
-    return StoredNetwork(tensors, spec, json.loads(metadata['card']))
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise WeightsError('it has weights that are not finite', advice='get it again', path=path)
+    with check_consistency(path):
+        return StoredNetwork(tensors, parse_spec(metadata['spec']), _parse_card(metadata['card']))
+
+
+def assign_tensors(make: Callable[[], Network], tensors: Mapping[str, Tensor]) -> Network:
+    """Make a network of tensors, without memory for any others.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the untrained network.
+    tensors : mapping of str to Tensor
+        State dictionary of the network.
+
+    Returns
+    -------
+    Module
+        The network in single precision.
+
+    Raises
+    ------
+    RuntimeError
+        If names or shapes of the tensors are not those of the network.
+    """
+    with torch.device('meta'):
+        network = make()
+    single = {name: tensor.float() for name, tensor in tensors.items()}
+    network.load_state_dict(single, assign=True)
+    return network
 
 
 @contextmanager
@@ -132,8 +163,10 @@ def check_consistency(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())
+        reason = reason if len(reason) <= 200 else f'{reason[:197]}...'
         raise WeightsError(
-            f'its metadata and its tensors do not match ({error})',
+            f'its metadata and its tensors do not match ({reason})',
             advice='get it again',
             path=path,
         ) from error
@@ -147,12 +180,24 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework='pt') as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())
         raise WeightsError(
-            f'not a readable .safetensors file ({error})',
+            f'not a readable .safetensors file ({reason})',
             advice='get it again, or convert it with deepreg_wf-convert-weights',
             path=path,
         ) from error
+
+
+def _parse_card(text: str) -> dict[str, Any]:
+    """Read a model card, which has no effect on the results."""
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError('the card is not JSON') from None
+    if not isinstance(card, dict):
+        raise ValueError('the card is not a JSON object')
+    return card
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -163,5 +208,5 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from deepreg_wf import __version__
-from deepreg_wf.cli.values import mebibytes, named_folder, participant_label, session_label
+from deepreg_wf.cli.values import (
+    mebibytes,
+    named_folder,
+    nonempty_path,
+    number,
+    participant_label,
+    session_label,
+    whole_number,
+)
 from deepreg_wf.settings import (
     AFFINE_METHODS,
     ANALYSIS_LEVELS,
@@ -35,10 +42,16 @@ _FLAGS = {
 def add_positionals(parser: argparse.ArgumentParser, nargs: str | None) -> None:
     """Add the positional arguments."""
     parser.add_argument(
-        'bids_dir', nargs=nargs, type=Path, help='root of the BIDS dataset; it is only read'
+        'bids_dir',
+        nargs=nargs,
+        type=nonempty_path,
+        help='root of the BIDS dataset; it is only read',
     )
     parser.add_argument(
-        'output_dir', nargs=nargs, type=Path, help='folder of the derivatives; made if missing'
+        'output_dir',
+        nargs=nargs,
+        type=nonempty_path,
+        help='folder of the derivatives; made if missing',
     )
     parser.add_argument(
         'analysis_level',
@@ -68,13 +81,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--bids-filter-file',
         metavar='FILE',
-        type=Path,
+        type=nonempty_path,
         help='JSON file of pybids filters, as for fMRIPrep; those under the key "t1w" are used',
     )
     group.add_argument(
         '--bids-database-dir',
         metavar='DIR',
-        type=Path,
+        type=nonempty_path,
         help='folder of a pybids database of the dataset, which makes large datasets quicker to '
         'read; made if missing',
     )
@@ -116,7 +129,7 @@ def add_anatomical(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--skull-strip-model',
         metavar='FILE',
-        type=Path,
+        type=nonempty_path,
         help='weights of a method that is installed without them (synthstrip.1.pt)',
     )
 
@@ -148,21 +161,21 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--refine',
         metavar='N',
-        type=int,
+        type=whole_number,
         help='iterations of LDDMM matching at each resolution after the networks; 0: none '
         f'(default: {default_of("refine")})',
     )
     group.add_argument(
         '--uncertainty',
         metavar='SAMPLES',
-        type=int,
+        type=whole_number,
         help='number of momenta to draw; how far their transforms differ, in mm, is written as an '
         'image (default: 0, none)',
     )
     group.add_argument(
         '--weights',
         metavar='DIR',
-        type=Path,
+        type=nonempty_path,
         help='folder of networks made by deepreg_wf-train (default: those of the package)',
     )
     _add_choice(
@@ -171,7 +184,7 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--registration-resolution',
         metavar='MM',
-        type=float,
+        type=number,
         help='voxel size of the registration grid, in mm '
         f'(default: {default_of("registration_resolution"):g})',
     )
@@ -221,7 +234,7 @@ def _add_template(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         '--template',
         metavar='PATH',
-        type=Path,
+        type=nonempty_path,
         help='your own template: a T1w image of an extracted brain, or one named *_T1w with '
         '*_desc-brain_mask beside it',
     )
@@ -240,25 +253,25 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         '--nthreads',
         '--n-cpus',
         metavar='N',
-        type=int,
+        type=whole_number,
         help='processors used at once (default: all)',
     )
     group.add_argument(
         '--omp-nthreads',
         metavar='N',
-        type=int,
+        type=whole_number,
         help='threads of one step (default: processors divided by images, 8 at most)',
     )
     group.add_argument(
         '--n-gpu-procs',
         metavar='N',
-        type=int,
+        type=whole_number,
         help=f'steps that use the GPU at the same time (default: {default_of("n_gpu_procs")})',
     )
     group.add_argument(
         '--batch-size',
         metavar='N',
-        type=int,
+        type=whole_number,
         help='largest number of patches in a batch; reduced if memory runs out '
         f'(default: {default_of("batch_size")})',
     )
@@ -274,7 +287,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         '--use-plugin',
         '--nipype-plugin-file',
         metavar='FILE',
-        type=Path,
+        type=nonempty_path,
         help='YAML file with the "plugin" and "plugin_args" of Nipype, to run on a cluster',
     )
 
@@ -286,14 +299,14 @@ def add_workflow(parser: argparse.ArgumentParser) -> None:
         '-w',
         '--work-dir',
         metavar='DIR',
-        type=Path,
+        type=nonempty_path,
         help='folder of intermediate files (default: work)',
     )
-    group.add_argument('--config-file', metavar='FILE', type=Path, help=_CONFIG_HELP)
+    group.add_argument('--config-file', metavar='FILE', type=nonempty_path, help=_CONFIG_HELP)
     group.add_argument(
         '--random-seed',
         metavar='N',
-        type=int,
+        type=whole_number,
         help=f'seed of the momenta drawn for --uncertainty (default: {default_of("random_seed")})',
     )
     for name, text in _FLAGS.items():

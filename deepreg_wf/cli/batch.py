@@ -6,7 +6,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from deepreg_wf import __version__
 from deepreg_wf.app.batch.resources import CPUS, MINUTES
@@ -14,7 +13,7 @@ from deepreg_wf.app.batch.run import BatchOptions, print_status, run_batch
 from deepreg_wf.app.batch.script import ScriptOptions
 from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser, parse_settings
-from deepreg_wf.cli.values import minutes, positive_integer
+from deepreg_wf.cli.values import gpus, minutes, nonempty_path, positive_integer
 
 _EPILOG = f"""\
 All other options are those of deepreg_wf and go to each task. A task requests --nprocs processors
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=options.resume,
             group=options.group,
             minutes=options.time,
-            gpus=options.gpus,
+            gpus=options.gpus or '',
         ),
     )
 
@@ -74,8 +73,8 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('bids_dir', type=Path, help='root of the BIDS dataset')
-    parser.add_argument('output_dir', type=Path, help='folder of the derivatives')
+    parser.add_argument('bids_dir', type=nonempty_path, help='root of the BIDS dataset')
+    parser.add_argument('output_dir', type=nonempty_path, help='folder of the derivatives')
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     modes = parser.add_argument_group('action').add_mutually_exclusive_group()
     modes.add_argument(
@@ -110,7 +109,7 @@ def _add_jobs(parser: Parser) -> None:
     group.add_argument(
         '--gpus',
         metavar='[TYPE:]N',
-        default='',
+        type=gpus,
         help='GPUs of a task (default: none, unless --device is cuda)',
     )
     group.add_argument(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from deepreg_wf import __version__
 from deepreg_wf.app.exit_status import ALL_DONE
 from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser
+from deepreg_wf.cli.values import fraction, nonempty_path
 from deepreg_wf.errors import InputError
 
 
@@ -66,10 +66,10 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        'legacy', type=Path, metavar='LEGACY.pth.tar', help='weights file of the original'
+        'legacy', type=nonempty_path, metavar='LEGACY.pth.tar', help='weights file of the original'
     )
     parser.add_argument(
-        'output', type=Path, metavar='OUT.safetensors', help='weights file to write'
+        'output', type=nonempty_path, metavar='OUT.safetensors', help='weights file to write'
     )
     parser.add_argument(
         '--role',
@@ -79,7 +79,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         '--dropout',
-        type=float,
+        type=fraction,
         default=0.0,
         help='dropout rate; 0.2 for the original probabilistic network',
     )

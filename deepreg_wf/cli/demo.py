@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from deepreg_wf import __version__
 from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED
 from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.main import main as register
-from deepreg_wf.cli.parser import parse_settings
+from deepreg_wf.cli.parser import Parser, parse_settings
+from deepreg_wf.cli.values import nonempty_path
 
 _EPILOG = 'Further options go to deepreg_wf as they are; see deepreg_wf --help.'
 
@@ -47,14 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog='deepreg_wf-demo',
         description='Make two synthetic brains by known transforms, register them to the template '
         'and print how far the recovered transforms are from the known ones.',
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument('output_dir', type=Path, help='new folder, or that of an earlier demo')
+    parser.add_argument(
+        'output_dir', type=nonempty_path, help='new folder, or that of an earlier demo'
+    )
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     return parser

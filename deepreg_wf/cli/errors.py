@@ -9,6 +9,7 @@ from typing import Protocol
 
 from deepreg_wf.app.exit_status import INTERRUPTED, UNUSABLE
 from deepreg_wf.errors import InputError
+from deepreg_wf.utils.home import ensure_home
 from deepreg_wf.utils.os_errors import explain_exception, find_hint
 
 
@@ -39,6 +40,7 @@ def handle_errors(prog: str, *, on_interrupt: str = 'interrupted.') -> Callable[
     def decorate(main: Main) -> Main:
         @wraps(main)
         def wrapper(argv: Sequence[str] | None = None) -> int:
+            ensure_home()
             try:
                 return main(argv)
             except InputError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepreg_wf import __version__
 from deepreg_wf.app.exit_status import ALL_DONE, SOME_FAILED, UNUSABLE
 from deepreg_wf.cli.errors import handle_errors, print_error
 from deepreg_wf.cli.parser import Parser
+from deepreg_wf.cli.values import nonempty, nonempty_path, positive_integer, whole_number
 
 if TYPE_CHECKING:
     from deepreg_wf.evaluation import LabelPair
@@ -74,17 +74,20 @@ def build_parser() -> Parser:
     parser.add_argument(
         'pairs',
         nargs='?',
-        type=Path,
+        type=nonempty_path,
         metavar='PAIRS.tsv',
         help='table with a line for each pair and tool; columns moving_labels, fixed_labels, '
         'transform and, optionally, inverse, name, method; paths are relative to its folder',
     )
     parser.add_argument(
-        'output_dir', type=Path, metavar='OUTPUT_DIR', help='folder of the tables; made if missing'
+        'output_dir',
+        type=nonempty_path,
+        metavar='OUTPUT_DIR',
+        help='folder of the tables; made if missing',
     )
     group = parser.add_argument_group('a single pair, in place of PAIRS.tsv')
     for name, (metavar, nargs, text) in _SINGLE.items():
-        group.add_argument(_flag(name), metavar=metavar, nargs=nargs, help=text)
+        group.add_argument(_flag(name), metavar=metavar, nargs=nargs, type=nonempty, help=text)
     parser.add_argument(
         '--labels-of-interest',
         nargs='+',
@@ -95,7 +98,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         '--nprocs',
-        type=_processes,
+        type=positive_integer,
         default=1,
         metavar='N',
         help='pairs to evaluate at the same time (default: 1)',
@@ -109,24 +112,10 @@ def _flag(name: str) -> str:
 
 
 def _label(word: str) -> int:
-    label = _whole(word)
+    label = whole_number(word)
     if label == 0:
         raise argparse.ArgumentTypeError('0 is the background, not a label')
     return label
-
-
-def _processes(word: str) -> int:
-    number = _whole(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is no number of processes')
-    return number
-
-
-def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{word} is not a whole number') from None
 
 
 def _check_options(parser: Parser, options: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from deepreg_wf.cli import arguments
 from deepreg_wf.cli.errors import print_error
-from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Settings, read_options
+from deepreg_wf.utils.text_file import read_user_text
 
 _EPILOG = """\
 exit status:
@@ -114,12 +114,4 @@ def _with_dashes(word: str) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            'the settings file cannot be read',
-            advice='give a file that deepreg_wf wrote',
-            path=path,
-        ) from error
-    return read_options(text, source=str(path))
+    return read_options(read_user_text(path), source=str(path))

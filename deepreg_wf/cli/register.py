@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from deepreg_wf import __version__
 from deepreg_wf.app.pair import PairSettings, register_pair
 from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser
+from deepreg_wf.cli.values import nonempty, nonempty_path, number, whole_number
 from deepreg_wf.settings import MOMENTUM_METHODS, SKULL_STRIP_MODES, Anatomical, Registration
 
 _EPILOG = """\
@@ -68,52 +68,65 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add('--moving', metavar='FILE', type=Path, required=True, help='image that is deformed')
+    add(
+        '--moving',
+        metavar='FILE',
+        type=nonempty_path,
+        required=True,
+        help='image that is deformed',
+    )
     add(
         '--fixed',
         metavar='FILE',
-        type=Path,
+        type=nonempty_path,
         required=True,
         help='image that the moving image is to match',
     )
     add(
         '--output-prefix',
         metavar='PREFIX',
+        type=nonempty,
         required=True,
         help='beginning of the paths of the results',
     )
     add(
         '--moving-mask',
         metavar='FILE',
-        type=Path,
+        type=nonempty_path,
         help='brain mask of the moving image (default: extract the brain)',
     )
     add(
         '--fixed-mask',
         metavar='FILE',
-        type=Path,
+        type=nonempty_path,
         help='brain mask of the fixed image (default: extract the brain)',
     )
     add('--skull-strip', choices=SKULL_STRIP_MODES, default='auto', help='as for deepreg_wf')
     add(
         '--momentum', choices=MOMENTUM_METHODS, default='predict+correct', help='as for deepreg_wf'
     )
-    add('--refine', metavar='N', type=int, default=5, help='as for deepreg_wf (default: 5)')
+    add(
+        '--refine',
+        metavar='N',
+        type=whole_number,
+        default=5,
+        help='as for deepreg_wf (default: 5)',
+    )
     add(
         '--registration-resolution',
         metavar='MM',
-        type=float,
+        type=number,
         default=2.0,
         help='as for deepreg_wf (default: 2)',
     )
-    add('--weights', metavar='DIR', type=Path, help='as for deepreg_wf')
+    add('--weights', metavar='DIR', type=nonempty_path, help='as for deepreg_wf')
     add('--device', metavar='{auto,cpu,cuda,cuda:N}', default='auto', help='(default: auto)')
-    add('--nprocs', metavar='N', type=int, help='processors used at once (default: all)')
+    add('--nprocs', metavar='N', type=whole_number, help='processors used at once (default: all)')
     add(
         '-w',
         '--work-dir',
         metavar='DIR',
-        type=Path,
+        type=nonempty_path,
         help='folder of intermediate files, which is kept (default: a temporary folder)',
     )
     add('--version', action='version', version=f'%(prog)s {__version__}')

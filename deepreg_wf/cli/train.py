@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from deepreg_wf import __version__
 from deepreg_wf.app.exit_status import ALL_DONE
 from deepreg_wf.cli.errors import handle_errors
 from deepreg_wf.cli.parser import Parser
+from deepreg_wf.cli.values import (
+    integer_from,
+    nonempty,
+    nonempty_path,
+    participant_label,
+    positive_integer,
+    positive_number,
+)
 from deepreg_wf.engine.resources import (
     available_processors,
     limit_thread_spinning,
@@ -34,47 +41,67 @@ class _Option(NamedTuple):
     """Command-line option of a field of `TrainingSettings`."""
 
     field: str
-    type: type[int] | type[float]
+    type: Callable[[str], float]
     help: str
 
 
 _OPTIONS = {
-    '--features': _Option('features', int, 'channels f of the first layer of the networks'),
+    '--features': _Option(
+        'features', positive_integer, 'channels f of the first layer of the networks'
+    ),
     '--spacing': _Option(
-        'spacing', float, 'spacing in mm of the coarse grid on which the networks work'
+        'spacing', positive_number, 'spacing in mm of the coarse grid on which the networks work'
     ),
     '--detail': _Option(
-        'energy_spacing', float, 'voxel size in mm at which the energy gradient is computed'
+        'energy_spacing',
+        positive_number,
+        'voxel size in mm at which the energy gradient is computed',
     ),
     '--rounds': _Option(
-        'rounds', int, 'rounds of the correction training, each on the results of the last one'
+        'rounds',
+        positive_integer,
+        'rounds of the correction training, each on the results of the last one',
     ),
-    '--repeats': _Option('n_iterations', int, 'updates by the correction network in use'),
+    '--repeats': _Option(
+        'n_iterations', positive_integer, 'updates by the correction network in use'
+    ),
     '--prediction-brains': _Option(
-        'prediction_brains', int, 'examples of the supervised training of the prediction network'
+        'prediction_brains',
+        integer_from(0),
+        'examples of the supervised training of the prediction network',
     ),
     '--prediction-pairs': _Option(
-        'prediction_pairs', int, 'pairs of the end-to-end training that follows'
+        'prediction_pairs', integer_from(0), 'pairs of the end-to-end training that follows'
     ),
     '--correction-brains': _Option(
-        'correction_brains', int, 'examples of the correction network; 0: do not train it'
+        'correction_brains',
+        integer_from(0),
+        'examples of the correction network; 0: do not train it',
     ),
     '--correction-pairs': _Option(
-        'correction_pairs', int, 'end-to-end pairs of the correction network'
+        'correction_pairs', integer_from(0), 'end-to-end pairs of the correction network'
     ),
     '--probabilistic-brains': _Option(
-        'probabilistic_brains', int, 'examples of the probabilistic network; 0: do not train it'
+        'probabilistic_brains',
+        integer_from(0),
+        'examples of the probabilistic network; 0: do not train it',
     ),
     '--between': _Option(
-        'n_between', int, 'matched pairs of two subjects, in addition to those with the template'
+        'n_between',
+        integer_from(0),
+        'matched pairs of two subjects, in addition to those with the template',
     ),
-    '--geodesics': _Option('n_geodesics', int, 'synthetic pairs from random geodesics'),
+    '--geodesics': _Option(
+        'n_geodesics', integer_from(0), 'synthetic pairs from random geodesics'
+    ),
     '--variants': _Option(
-        'n_variants', int, 'copies of each pair with other contrast, bias field and noise'
+        'n_variants',
+        integer_from(0),
+        'copies of each pair with other contrast, bias field and noise',
     ),
-    '--rate': _Option('learning_rate', float, 'largest learning rate'),
-    '--batch': _Option('batch_size', int, 'brains in a step'),
-    '--seed': _Option('seed', int, 'seed of all random numbers'),
+    '--rate': _Option('learning_rate', positive_number, 'largest learning rate'),
+    '--batch': _Option('batch_size', positive_integer, 'brains in a step'),
+    '--seed': _Option('seed', integer_from(0), 'seed of all random numbers'),
 }
 """Options of the training settings; one that is not given leaves the default of its field."""
 
@@ -123,16 +150,21 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        'cohort', type=Path, help='BIDS dataset, or the cohort.safetensors made from one'
+        'cohort', type=nonempty_path, help='BIDS dataset, or the cohort.safetensors made from one'
     )
-    parser.add_argument('output_dir', type=Path, help='folder of the networks; created if missing')
+    parser.add_argument(
+        'output_dir', type=nonempty_path, help='folder of the networks; created if missing'
+    )
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     _add_cohort(parser)
     _add_training(parser)
     group = parser.add_argument_group('resources')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     group.add_argument(
-        '--nprocs', metavar='N', type=int, help='processors in use at once (default: all)'
+        '--nprocs',
+        metavar='N',
+        type=positive_integer,
+        help='processors in use at once (default: all)',
     )
     return parser
 
@@ -143,6 +175,7 @@ def _add_cohort(parser: Parser) -> None:
         '--participant-label',
         nargs='+',
         metavar='LABEL',
+        type=participant_label,
         default=(),
         help='participants to use (default: all)',
     )
@@ -150,18 +183,20 @@ def _add_cohort(parser: Parser) -> None:
         '--validation-label',
         nargs='+',
         metavar='LABEL',
+        type=participant_label,
         help='participants to validate with, never trained on (default: every sixth)',
     )
     group.add_argument(
         '--template',
         metavar='SPACE_OR_PATH',
+        type=nonempty,
         default=DEFAULT_SPACE,
         help='template to align the brains with',
     )
     group.add_argument(
         '--resolution',
         metavar='MM',
-        type=float,
+        type=positive_number,
         default=2.0,
         help='voxel size of the aligned brains',
     )
@@ -177,7 +212,7 @@ def _add_training(parser: Parser) -> None:
     group.add_argument(
         '--affine-steps',
         metavar='N',
-        type=int,
+        type=integer_from(0),
         default=AFFINE_STEPS,
         help='steps of eight brains of the network that aligns brains; 0: do not train it '
         '(default: %(default)s)',

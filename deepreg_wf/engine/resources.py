@@ -12,7 +12,8 @@ from typing import Any
 
 from deepreg_wf.engine.schedulers import SUBMIT_COMMANDS
 from deepreg_wf.errors import InputError
-from deepreg_wf.settings import Execution, default_of
+from deepreg_wf.settings import Execution, check_device, default_of
+from deepreg_wf.utils.text_file import read_user_text
 
 MAX_THREADS = 8
 """Most threads of one step, unless the user asks for more."""
@@ -198,8 +199,9 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     InputError
-        If this machine does not have the device.
+        If there is no such name, or this machine does not have the device.
     """
+    check_device(device)
     if device == 'cpu':
         return device
     count = _count_gpus()
@@ -236,8 +238,8 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_user_text(path))
+    except (InputError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(
             'the plugin file cannot be read as YAML', advice='correct it', path=path
         ) from error

@@ -23,6 +23,7 @@ from deepreg_wf.evaluation.maps import (
 from deepreg_wf.evaluation.overlap import Labels, Overlap, label_overlaps, read_labels
 from deepreg_wf.evaluation.tables import Row
 from deepreg_wf.spatial import TransformChain, VoxelGrid
+from deepreg_wf.utils.text_file import read_user_text
 
 IDENTITY = 'identity'
 """Word that stands for the identity, in place of a file."""
@@ -112,12 +113,7 @@ def read_pairs(table: Path) -> list[LabelPair]:
         If there is no such table, it lacks a column or has no row, or two rows have the same
         name and method.
     """
-    try:
-        lines = table.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(
-            'it cannot be read as a text file', advice='give a table of pairs', path=table
-        ) from None
+    lines = read_user_text(table).splitlines()
     reader = csv.DictReader(lines, delimiter='\t', quoting=csv.QUOTE_NONE, restval='')
     missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
     if missing:

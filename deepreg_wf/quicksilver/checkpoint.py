@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from deepreg_wf.checkpoints.safetensors_file import (
+    assign_tensors,
     check_consistency,
     read_network,
     write_network,
 )
 from deepreg_wf.lddmm import DEFAULT_METRIC
+from deepreg_wf.lddmm.energy import NETWORK_TERMS
 from deepreg_wf.lddmm.metric import MetricParameters
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
 
@@ -40,6 +42,8 @@ class NetworkSpec:
     energy_spacing : float
         Voxel size in mm to which the images are averaged for the energy; see
         `deepreg_wf.quicksilver.inputs.RegistrationState`.
+    energy_terms : dict
+        Terms of that energy; see `EnergyTerms.from_dict`.
     n_iterations : int
         Number of successive updates of the momentum.
     metric : dict
@@ -69,6 +73,7 @@ class NetworkSpec:
     stride: int = 14
     spacing: float = 1.0
     energy_spacing: float = 2.0
+    energy_terms: dict[str, Any] = field(default_factory=NETWORK_TERMS.to_dict)
     n_iterations: int = 1
     metric: MetricParameters = field(default_factory=lambda: DEFAULT_METRIC)
     whitened: bool = True
@@ -168,8 +173,7 @@ def load_checkpoint(path: str | Path, *, device: torch.device | str = 'cpu') -> 
     stored = read_network(path, FORMAT)
     with check_consistency(path):
         spec = NetworkSpec(**stored.spec)
-        network = spec.new_network()
-        network.load_state_dict(stored.tensors)
+        network = assign_tensors(spec.new_network, stored.tensors)
     return Checkpoint(network.eval().to(device), spec, stored.card)
 
 

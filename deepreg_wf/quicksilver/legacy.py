@@ -7,20 +7,23 @@ Its ``.pth.tar`` files hold a dictionary with the keys ``state_dict``, ``patch_s
 
 from __future__ import annotations
 
-import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from deepreg_wf.checkpoints.safetensors_file import WeightsError
+from deepreg_wf.checkpoints.safetensors_file import WeightsError, assign_tensors
+from deepreg_wf.checkpoints.spec import check_spec
 from deepreg_wf.lddmm import ORIGINAL_METRIC
 from deepreg_wf.lddmm.metric import MetricParameters
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
 from deepreg_wf.quicksilver.checkpoint import Checkpoint, NetworkSpec
+from deepreg_wf.utils.regular_file import check_present
 
 LICENCE = 'that of the original weights: academic and non-commercial use only'
 """Licence in the card of converted weights."""
@@ -60,26 +63,27 @@ def convert_legacy(
 
     Raises
     ------
-    WeightsError
-        If the file is missing or has another layout.
+    InputError
+        If the file is missing, damaged or has another layout.
     """
     content = _read(path)
-    state = {
-        name.removeprefix('module.'): tensor for name, tensor in content['state_dict'].items()
-    }
-    features, patch_size = int(content['network_feature']), int(content['patch_size'])
-    network = QuicksilverNet(features, patch_size=patch_size, dropout=dropout)
     try:
+        state = {
+            name.removeprefix('module.'): tensor for name, tensor in content['state_dict'].items()
+        }
+        features, patch_size = int(content['network_feature']), int(content['patch_size'])
+        check_spec({'features': features, 'patch_size': patch_size})
         renamed = {ours: state.pop(theirs) for ours, theirs in _tensor_names()}
         if 'matlab_t7' in content:
             renamed = {name: _reverse_axes(tensor) for name, tensor in renamed.items()}
-        network.load_state_dict(renamed)
-    except (KeyError, RuntimeError) as error:
+        make = partial(QuicksilverNet, features, patch_size=patch_size, dropout=dropout)
+        network = assign_tensors(make, renamed)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         raise WeightsError(
-            f'its layers are not the layers of Quicksilver ({error})',
+            'its layers are not the layers of Quicksilver',
             advice='give weights of the original Quicksilver',
             path=path,
-        ) from error
+        ) from None
     unknown = [name for name in state if not _UNUSED.fullmatch(name)]
     if unknown:
         raise WeightsError(
@@ -103,18 +107,18 @@ def convert_legacy(
 
 def _read(path: str | Path) -> dict[str, Any]:
     """Return the dictionary of a file, which has at least the keys that are needed."""
-    if not Path(path).is_file():
-        raise WeightsError(
-            'no such file', advice='give a .pth.tar file of the original Quicksilver', path=path
-        )
+    check_present(path)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception:  # of any kind, on other bytes; torch's text tells how to load it unsafely
         raise WeightsError(
-            f'not a file of tensors and plain values ({str(error).splitlines()[0]})',
-            advice='nothing else is read, because it could execute code',
+            'not a file of tensors and plain values, or damaged; nothing else is read, because it '
+            'could execute code',
+            advice='give a .pth.tar file of the original Quicksilver',
             path=path,
-        ) from error
+        ) from None
     missing = [
         key
         for key in ('state_dict', 'network_feature', 'patch_size')
@@ -131,24 +135,26 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 def _metric_parameters(stated: Mapping[str, Any], path: str | Path) -> MetricParameters:
     """Return the parameters of the original metric, with the values that a file states."""
+    original = ORIGINAL_METRIC
     try:
         given = {
             name: float(stated[name]) for name in ('alpha', 'beta', 'gamma') if name in stated
         }
+        metric = MetricParameters(
+            alpha=given.get('alpha', original['alpha']),
+            beta=given.get('beta', original['beta']),
+            gamma=given.get('gamma', original['gamma']),
+            power=original['power'],
+            discrete=original['discrete'],
+        )
+        check_spec({'metric': metric})
     except (TypeError, ValueError) as error:
         raise WeightsError(
-            f'its deformation_params are not numbers ({error})',
+            f'its deformation_params are not numbers of a metric ({error})',
             advice='give weights of the original Quicksilver',
             path=path,
         ) from error
-    original = ORIGINAL_METRIC
-    return MetricParameters(
-        alpha=given.get('alpha', original['alpha']),
-        beta=given.get('beta', original['beta']),
-        gamma=given.get('gamma', original['gamma']),
-        power=original['power'],
-        discrete=original['discrete'],
-    )
+    return metric
 
 
 def _reverse_axes(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from deepreg_wf.settings.groups import (
     Output,
     Registration,
     Selection,
+    check_device,
 )
 from deepreg_wf.settings.model import Settings, default_of, limits_of
 from deepreg_wf.settings.toml import read_options
@@ -37,6 +38,7 @@ __all__ = [
     'Registration',
     'Selection',
     'Settings',
+    'check_device',
     'default_of',
     'limits_of',
     'read_options',

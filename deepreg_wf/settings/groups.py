@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from deepreg_wf.errors import InputError
+from deepreg_wf.settings.validation import check_ranges
 
 ANALYSIS_LEVELS = ('participant', 'group')
 SKULL_STRIP_MODES = ('auto', 'force', 'skip')
@@ -17,6 +19,10 @@ MOMENTUM_METHODS = ('predict', 'predict+correct', 'optimise')
 DIRECTIONS = ('template-to-subject', 'subject-to-template')
 LEVELS = ('minimal', 'full')
 DEFAULT_SPACE = 'MNI152NLin2009aSym'
+
+_DEVICE = re.compile(r'auto|cpu|cuda(:[0-9]{1,3})?')
+_MAXIMUM_COUNT = 2**15
+"""Largest number of processors, threads and the like: more than any machine has."""
 
 T = TypeVar('T')
 
@@ -31,8 +37,34 @@ def _number(default: T, *, low: float, high: float = float('inf')) -> T:
     return field(default=default, metadata={'low': low, 'high': high})
 
 
+def check_device(device: str) -> None:
+    """Check the name of a device.
+
+    Parameters
+    ----------
+    device : str
+        ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
+
+    Raises
+    ------
+    InputError
+        If it is another.
+    """
+    if _DEVICE.fullmatch(device) is None:
+        raise InputError(
+            f'device: {device!r} is unknown', advice='choose auto, cpu, cuda or cuda:N'
+        )
+
+
+class _Group:
+    """Base of the groups, which checks the choices and ranges of the fields."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class Selection(_Group):
     """Images that are read.
 
     Parameters
@@ -64,7 +96,7 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomical:
+class Anatomical(_Group):
     """Brain extraction.
 
     Parameters
@@ -84,7 +116,7 @@ class Anatomical:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registration:
+class Registration(_Group):
     """Affine and deformable registration.
 
     Parameters
@@ -121,6 +153,7 @@ class Registration:
     registration_resolution: float = _number(2.0, low=0.5, high=8.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.uncertainty == 1:
             raise InputError(
                 'uncertainty: 1 sample has no spread', advice='give 2 or more, or 0 for none'
@@ -133,7 +166,7 @@ class Registration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(_Group):
     """Files that are written, and their spaces.
 
     Parameters
@@ -161,6 +194,7 @@ class Output:
     boilerplate_only: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         twice = [spec for spec in self.output_spaces if self.output_spaces.count(spec) > 1]
         if twice:
             raise InputError(
@@ -174,7 +208,7 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution:
+class Execution(_Group):
     """Resources and behaviour of the run.
 
     Only `random_seed` and `sloppy` change the results.
@@ -215,11 +249,11 @@ class Execution:
 
     work_dir: Path
     device: str = 'auto'
-    nprocs: int | None = _number(None, low=1)
-    omp_nthreads: int | None = _number(None, low=1)
-    n_gpu_procs: int = _number(1, low=1)
-    batch_size: int = _number(32, low=1)
-    mem_mb: int | None = _number(None, low=1)
+    nprocs: int | None = _number(None, low=1, high=_MAXIMUM_COUNT)
+    omp_nthreads: int | None = _number(None, low=1, high=_MAXIMUM_COUNT)
+    n_gpu_procs: int = _number(1, low=1, high=_MAXIMUM_COUNT)
+    batch_size: int = _number(32, low=1, high=_MAXIMUM_COUNT)
+    mem_mb: int | None = _number(None, low=1, high=2**40)
     use_plugin: Path | None = None
     clean_workdir: bool = False
     stop_on_first_crash: bool = False
@@ -228,15 +262,12 @@ class Execution:
     random_seed: int = _number(0, low=0, high=2**31 - 1)
     sloppy: bool = False
     deterministic: bool = False
-    verbose: int = _number(0, low=0)
+    verbose: int = _number(0, low=0, high=100)
 
     def __post_init__(self) -> None:
-        name, _, index = self.device.partition(':')
-        if self.device not in ('auto', 'cpu', 'cuda') and not (name == 'cuda' and index.isdigit()):
-            raise InputError(
-                f'device: {self.device!r} is unknown', advice='choose auto, cpu, cuda or cuda:N'
-            )
-        if self.deterministic and name == 'cuda':
+        super().__post_init__()
+        check_device(self.device)
+        if self.deterministic and self.device.startswith('cuda'):
             raise InputError(
                 'deterministic: results are bitwise the same only on the CPU',
                 advice='leave out the device or set it to cpu',

@@ -18,7 +18,7 @@ from deepreg_wf.settings.groups import (
     Selection,
 )
 from deepreg_wf.settings.toml import read_options, write_options
-from deepreg_wf.settings.validation import build_group, check_ranges
+from deepreg_wf.settings.validation import build_group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,6 @@ class Settings:
     registration: Registration = Registration()
 
     def __post_init__(self) -> None:
-        for name in GROUPS:
-            check_ranges(getattr(self, name))
         if bool(self.output.output_spaces) == (self.output.template is not None):
             raise InputError(
                 'output_spaces: give spaces or a template image, and not both',

@@ -90,9 +90,10 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 
     try:
         tables: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not TOML, too many digits, or deep nesting
+        reason = ' '.join(str(error).split()).rstrip('.')
         raise InputError(
-            f'not a TOML file ({error})', advice='correct it or leave it out', path=source
+            f'not a TOML file ({reason})', advice='correct it or leave it out', path=source
         ) from error
     return tables
 

@@ -76,22 +76,59 @@ def check_ranges(group: Any) -> None:
             )
 
 
+def absolute_path(path: str | Path) -> Path:
+    """Make a path absolute; ``~`` is the home folder, where there is one.
+
+    Parameters
+    ----------
+    path : path-like
+        As the user wrote it.
+
+    Returns
+    -------
+    Path
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:  # no such user
+        return Path(path).absolute()
+
+
 def _convert(name: str, value: object, hint: Any) -> object:
     """Convert a value to the type of its field."""
     options = [kind for kind in get_args(hint) if kind is not NoneType]
+    _check_text(name, value)
     if get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
     elif NoneType in get_args(hint):
         return None if value is None else _convert(name, value, options[0])
     elif hint is Path and isinstance(value, (str, Path)):
-        return Path(value).expanduser().absolute()
+        return absolute_path(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif type(value) is hint:
         return value
     kind = _KIND_NAMES[get_origin(hint) or hint]
     raise InputError(f'{name}: {value!r} is not {kind}', advice='correct it')
+
+
+def _check_text(name: str, value: object) -> None:
+    """Refuse texts, also in a list, that are empty or that no settings file can hold."""
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        # An empty path would mean the current folder.
+        if not isinstance(text, (str, Path)) or (text and _is_storable(str(text))):
+            continue
+        problem = f'{str(text)!r} has a character that is not allowed' if text else 'it is empty'
+        raise InputError(f'{name}: {problem}', advice='give another value or leave it out')
+
+
+def _is_storable(text: str) -> bool:
+    """Return whether a text is Unicode (names of files may be other bytes), without nulls."""
+    try:
+        return b'\0' not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _describe_range(limits: Mapping[str, float]) -> str:

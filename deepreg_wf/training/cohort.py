@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class Cohort:
     Raises
     ------
     CohortError
-        If there is no template, or no brain for training or validation.
+        If there is no template, no brain for training or validation, or the brains are not on one
+        grid.
     """
 
     images: Mapping[str, Tensor]
@@ -61,6 +63,11 @@ class Cohort:
     def __post_init__(self) -> None:
         if TEMPLATE not in self.images:
             raise CohortError('the cohort has no template', advice='make it again')
+        shapes = {(tuple(image.shape), image.dtype) for image in self.images.values()}
+        [(shape, dtype), *others] = shapes
+        is_grid = len(shape) == 3 and all(math.isfinite(s) and s > 0 for s in self.spacing)
+        if others or dtype is not torch.uint8 or not is_grid:
+            raise CohortError('its brains are not on one grid', advice='make it again')
         if not self.training or not self.validation:
             raise CohortError(
                 'the cohort is too small',
@@ -186,9 +193,10 @@ def load_cohort(path: str | Path) -> Cohort:
         with safe_open(path, framework='pt') as file:
             metadata = file.metadata() or {}
             images = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())
         raise CohortError(
-            f'not a readable cohort ({error})',
+            f'not a readable cohort ({reason})',
             advice='give a BIDS dataset, or the cohort.safetensors that an earlier training made',
             path=path,
         ) from error
@@ -196,9 +204,13 @@ def load_cohort(path: str | Path) -> Cohort:
         raise CohortError(
             'not a cohort', advice='give a BIDS dataset or a cohort.safetensors', path=path
         )
-    x, y, z = json.loads(metadata['spacing'])
-    validation = tuple(json.loads(metadata['validation']))
     try:
+        x, y, z = map(float, json.loads(metadata['spacing']))
+        validation = tuple(map(str, json.loads(metadata['validation'])))
         return Cohort(images, (x, y, z), validation, metadata['source'])
     except CohortError as error:
         raise error.at(path) from None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise CohortError(
+            'its metadata are invalid', advice='make the cohort again', path=path
+        ) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deepreg_wf.app.batch.resources import JobResources
 from deepreg_wf.app.batch.slurm import MAX_TASKS, TASK_ID, directives
+from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Settings
 from deepreg_wf.utils.atomic import write_text
 
@@ -25,7 +26,7 @@ _ARRAY = """\
 cd {folder} || exit 1
 label=$(sed -n "${{{task_id}}}p" participants.txt)
 rm -f "task-${{{task_id}}}.status"
-{command} --config-file {folder}/settings.toml --participant-label "$label" \\
+{command} --config-file {folder}/settings.toml --participant-label "sub-$label" \\
     --work-dir {work_dir}/"sub-$label"
 status=$?
 # 2 means that all of the input is unusable, which here is one participant.
@@ -62,7 +63,8 @@ class Batch:
     @property
     def labels(self) -> list[str]:
         """Participant of each task, from task 1."""
-        return (self.folder / 'participants.txt').read_text(encoding='utf-8').split()
+        # Not split(), nor splitlines(): a label may have a blank.
+        return (self.folder / 'participants.txt').read_text(encoding='utf-8').split('\n')[:-1]
 
     def log(self, task: int) -> Path:
         """Return the file with the output of a task and of SLURM."""
@@ -137,7 +139,17 @@ def write_batches(
     ------
     Batch
         Batch whose ``array.sh`` can be submitted.
+
+    Raises
+    ------
+    InputError
+        If a label cannot stand on a line, because it has a line break or the like.
     """
+    if unprintable := [label for label in labels if not label.isprintable()]:
+        raise InputError(
+            f'the label {unprintable[0]!r} has a character that cannot be printed',
+            advice='rename its folder, or select other participants with --participant-label',
+        )
     chunks = [labels[start : start + MAX_TASKS] for start in range(0, len(labels), MAX_TASKS)]
     for number, chunk in enumerate(chunks, start=1):
         chunk_name = name if len(chunks) == 1 else f'{name}-{number:03d}'
