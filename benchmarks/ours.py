@@ -10,11 +10,17 @@ from torch import Tensor
 
 from deepreg_wf import __version__, lddmm
 from deepreg_wf.checkpoints.locate import SHIPPED
+from deepreg_wf.lddmm.energy import NETWORK_TERMS
 from deepreg_wf.lddmm.metric import MetricParameters
 from deepreg_wf.quicksilver import correct, load_checkpoint, predict
 
 POWER_1 = MetricParameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
 """Of the decay length of the default metric, and of its gain for waves of that length."""
+
+ONE_GEODESIC = NETWORK_TERMS
+"""Energy of a registration by one geodesic, as before there were chains."""
+
+SSD_TERMS = lddmm.EnergyTerms(similarity=lddmm.SSD())
 
 ORIGINAL_STEPS = 50
 ORIGINAL_STEP_SIZE = 4e-6
@@ -26,7 +32,7 @@ def register_lddmm(
     spacing: float,
     *,
     metric: MetricParameters = lddmm.DEFAULT_METRIC,
-    similarity: lddmm.SSD | lddmm.LNCC = lddmm.DEFAULT_SIMILARITY,
+    terms: lddmm.EnergyTerms = ONE_GEODESIC,
 ) -> Outcome:
     """Match by geodesic shooting, by default with the defaults of the package.
 
@@ -37,7 +43,7 @@ def register_lddmm(
     spacing : float
         Millimetres, along each axis.
     metric : Parameters
-    similarity : SSD or LNCC
+    terms : EnergyTerms
 
     Returns
     -------
@@ -45,7 +51,7 @@ def register_lddmm(
     """
     with Stopwatch(moving.device) as watch:
         grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **metric)
-        momentum = lddmm.match(moving, fixed, grid, similarity=similarity).momentum
+        momentum = lddmm.match(moving, fixed, grid, terms=terms).momentum
         geodesic = lddmm.shoot_invertible(momentum, grid)[1]
     return _outcome(geodesic, watch)
 
@@ -131,7 +137,7 @@ def register_network(
                 moving,
                 fixed,
                 grid,
-                similarity=lddmm.DEFAULT_SIMILARITY,
+                terms=ONE_GEODESIC,
                 schedule=lddmm.MatchingSchedule(refine),
                 initial_momentum=momentum,
             ).momentum
@@ -142,6 +148,6 @@ def register_network(
 register_predict = functools.partial(register_network, corrected=False)
 register_refine_5 = functools.partial(register_network, refine=5)
 register_refine_20 = functools.partial(register_network, refine=20)
-register_lddmm_ssd = functools.partial(register_lddmm, similarity=lddmm.SSD())
+register_lddmm_ssd = functools.partial(register_lddmm, terms=SSD_TERMS)
 register_power1 = functools.partial(register_lddmm, metric=POWER_1)
-register_power1_ssd = functools.partial(register_lddmm, metric=POWER_1, similarity=lddmm.SSD())
+register_power1_ssd = functools.partial(register_lddmm, metric=POWER_1, terms=SSD_TERMS)

@@ -19,7 +19,7 @@ from deepreg_wf.lddmm import (
     shoot,
     shoot_invertible,
 )
-from deepreg_wf.lddmm.energy import MIN_JACOBIAN, Energy
+from deepreg_wf.lddmm.energy import Energy, EnergyTerms, ImagePair
 from deepreg_wf.lddmm.lattice import Lattice
 
 SPACING = (4.0, 4.0, 4.0)
@@ -52,7 +52,11 @@ def test_a_known_geodesic_is_recovered(brain, metric, known, similarity) -> None
     truth, target = known
     found = shoot(
         match(
-            brain, target, metric, similarity=similarity, schedule=MatchingSchedule((20, 6))
+            brain,
+            target,
+            metric,
+            terms=EnergyTerms(similarity=similarity),
+            schedule=MatchingSchedule((20, 6)),
         ).momentum,
         metric,
     )
@@ -61,12 +65,12 @@ def test_a_known_geodesic_is_recovered(brain, metric, known, similarity) -> None
     error = diagnostics.magnitude_mm(found.phi - truth.phi, SPACING)[inside]
     assert moved.mean() > 2
     assert error.mean() < 0.75 * moved.mean()
-    assert fields.jacobian_determinant(found.phi_inverse).min() > MIN_JACOBIAN
+    assert fields.jacobian_determinant(found.phi_inverse).min() > 0
 
 
 def test_energy_falls_and_similarity_rises(brain, metric, known) -> None:
     target = known[1]
-    result = match(brain, target, metric, similarity=SSD(), schedule=QUICK)
+    result = match(brain, target, metric, terms=EnergyTerms(similarity=SSD()), schedule=QUICK)
     for level in result.energies:
         assert all(after < before for before, after in zip(level, level[1:], strict=False))
     warped = fields.interpolate(brain[None], shoot(result.momentum, metric).phi_inverse)[0]
@@ -74,7 +78,7 @@ def test_energy_falls_and_similarity_rises(brain, metric, known) -> None:
 
 
 def test_identical_images_need_no_momentum(brain, metric) -> None:
-    result = match(brain, brain, metric, similarity=SSD(), schedule=QUICK)
+    result = match(brain, brain, metric, terms=EnergyTerms(similarity=SSD()), schedule=QUICK)
     assert float(metric.velocity(result.momentum).abs().max()) < 1e-3  # mm
 
 
@@ -107,7 +111,14 @@ def test_masked_voxels_of_the_fixed_image_do_not_count(brain, metric, known, sim
     lesion = torch.where(mask > 0, target, torch.ones_like(target))
     schedule = MatchingSchedule(iterations=(4,))
     results = [
-        match(brain, image, metric, similarity=similarity, schedule=schedule, fixed_mask=mask)
+        match(
+            brain,
+            image,
+            metric,
+            terms=EnergyTerms(similarity=similarity),
+            schedule=schedule,
+            fixed_mask=mask,
+        )
         for image in (target, lesion)
     ]
     torch.testing.assert_close(results[0].momentum, results[1].momentum)
@@ -126,14 +137,18 @@ def test_masked_voxels_of_the_moving_image_do_not_count(brain, metric, known, si
             image,
             target,
             metric,
-            similarity=similarity,
+            terms=EnergyTerms(similarity=similarity),
             schedule=MatchingSchedule((2,)),
             moving_mask=mask,
         )
         for image in (brain, lesion)
     ]
     unmasked = match(
-        lesion, target, metric, similarity=similarity, schedule=MatchingSchedule((2,))
+        lesion,
+        target,
+        metric,
+        terms=EnergyTerms(similarity=similarity),
+        schedule=MatchingSchedule((2,)),
     )
     change, expected = (
         float(metric.velocity(result.momentum - results[0].momentum).norm())
@@ -146,13 +161,15 @@ def test_masked_voxels_of_the_moving_image_do_not_count(brain, metric, known, si
 def test_gradient_of_the_energy_agrees_with_central_differences(similarity) -> None:
     """The energy includes shooting, warping, similarity with both masks and regularity."""
     generator = torch.Generator().manual_seed(0)
-    smooth = torch.rand(4, 1, 24, 24, 24, dtype=torch.float64, generator=generator)
+    smooth = torch.rand(5, 1, 24, 24, 24, dtype=torch.float64, generator=generator)
     for _ in range(2):
         smooth = torch.nn.functional.avg_pool3d(smooth, 5, 1)
     moving, fixed, *weights = smooth[:, 0]
     lattice = Lattice.around(Metric(moving.shape, SPACING, dtype=torch.float64))
-    mismatch = similarity.bind(fixed, SPACING, weights[0])
-    problem = Energy(moving, weights[1], lattice, mismatch)
+    pair = ImagePair(moving, fixed, weights[1], weights[0], weights[2] - weights[2].mean())
+    problem = Energy.from_pair(
+        pair, lattice, EnergyTerms(similarity=similarity, soft_volume_change=1.1)
+    )
     shape = (2, 3, *lattice.metric.shape)
     fields_of_noise = torch.randn(shape, dtype=torch.float64, generator=generator)
     momentum, direction = (1e-2 * lattice.metric.momentum(part) for part in fields_of_noise)
@@ -176,12 +193,14 @@ def test_default_levels_follow_from_the_spacing(spacing, levels) -> None:
 
 def test_matching_continues_from_an_initial_momentum(brain, metric, known) -> None:
     target = known[1]
-    first = match(brain, target, metric, similarity=SSD(), schedule=MatchingSchedule((4,)))
+    first = match(
+        brain, target, metric, terms=EnergyTerms(similarity=SSD()), schedule=MatchingSchedule((4,))
+    )
     second = match(
         brain,
         target,
         metric,
-        similarity=SSD(),
+        terms=EnergyTerms(similarity=SSD()),
         schedule=MatchingSchedule((2,)),
         initial_momentum=first.momentum,
     )
@@ -197,7 +216,7 @@ def test_frequencies_above_those_of_a_level_are_kept(brain, metric) -> None:
         brain,
         brain,
         metric,
-        similarity=SSD(),
+        terms=EnergyTerms(similarity=SSD()),
         schedule=MatchingSchedule((0, 0)),
         initial_momentum=start,
     )
@@ -207,14 +226,22 @@ def test_frequencies_above_those_of_a_level_are_kept(brain, metric) -> None:
 def test_odd_shapes_are_matched(brain, metric, known) -> None:
     crop = (slice(0, 39), slice(0, 47), slice(0, 37))
     grid = metric.with_grid((39, 47, 37), SPACING)
-    result = match(brain[crop], known[1][crop], grid, similarity=SSD(), schedule=QUICK)
+    result = match(
+        brain[crop], known[1][crop], grid, terms=EnergyTerms(similarity=SSD()), schedule=QUICK
+    )
     assert result.momentum.shape == (3, 39, 47, 37)
     assert result.spacings == (8.0, 4.0)
 
 
 def test_equal_inputs_give_equal_bits(brain, metric, known) -> None:
     runs = [
-        match(brain, known[1], metric, similarity=LNCC(), schedule=MatchingSchedule((3, 2)))
+        match(
+            brain,
+            known[1],
+            metric,
+            terms=EnergyTerms(similarity=LNCC()),
+            schedule=MatchingSchedule((3, 2)),
+        )
         for _ in range(2)
     ]
     assert torch.equal(runs[0].momentum, runs[1].momentum)
@@ -224,7 +251,11 @@ def test_no_iteration_folds_however_strong_the_forces(brain, metric, known) -> N
     """The metric is nearly the identity, so that only the check of the Jacobian prevents folds."""
     weak = Metric(brain.shape, SPACING, alpha=0.01, beta=0.01, gamma=0.001, power=1)
     result = match(
-        brain, known[1], weak, similarity=SSD(sigma=0.02), schedule=MatchingSchedule((8, 4))
+        brain,
+        known[1],
+        weak,
+        terms=EnergyTerms(similarity=SSD(sigma=0.02)),
+        schedule=MatchingSchedule((8, 4)),
     )
     geodesic = shoot_invertible(result.momentum, weak)[1]
     for displacement in (geodesic.phi, geodesic.phi_inverse):

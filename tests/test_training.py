@@ -13,7 +13,7 @@ import torch
 from conftest import synthetic_brain
 from safetensors import safe_open
 
-from deepreg_wf.lddmm import Metric, fields, normalise, shoot
+from deepreg_wf.lddmm import DEFAULT_TERMS, SSD, Metric, fields, normalise, shoot
 from deepreg_wf.quicksilver import Checkpoint, NetworkSpec, load_checkpoint
 from deepreg_wf.quicksilver.architecture import N_GRADIENT_CHANNELS
 from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
@@ -131,16 +131,20 @@ def test_pairs_with_the_template_come_first() -> None:
     assert pairs == choose_pairs(['a', 'b', 'c'], 2, seed=0)
 
 
-def test_targets_are_kept_for_their_cohort(cohort: Cohort, tmp_path: Path) -> None:
+def test_targets_are_kept_for_their_cohort_and_energy(cohort: Cohort, tmp_path: Path) -> None:
     coarse_grid, lines = CoarseGrid(cohort.metric_on('cpu'), COARSE_SPACING), []
     pair = BrainPair(TEMPLATE, 'sub-0')
-    first = compute_targets(cohort, [pair], coarse_grid, tmp_path, lines.append)
-    again = compute_targets(cohort, [pair], coarse_grid, tmp_path, lines.append)
+    terms = DEFAULT_TERMS
+    first = compute_targets(cohort, [pair], coarse_grid, terms, tmp_path, lines.append)
+    again = compute_targets(cohort, [pair], coarse_grid, terms, tmp_path, lines.append)
     assert torch.equal(first[pair], again[pair])
     assert len(lines) == 1
     other = Cohort({**cohort.images, 'sub-1': cohort.images['sub-0']}, SPACING, ('sub-3',))
-    compute_targets(other, [pair], coarse_grid, tmp_path, lines.append)
+    compute_targets(other, [pair], coarse_grid, terms, tmp_path, lines.append)
     assert len(lines) == 2
+    weaker = replace(terms, similarity=SSD())
+    compute_targets(cohort, [pair], coarse_grid, weaker, tmp_path, lines.append)
+    assert len(lines) == 3
 
 
 def test_known_geodesic_carries_the_moving_onto_the_fixed_image(cohort: Cohort) -> None:

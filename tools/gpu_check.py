@@ -207,10 +207,10 @@ def check_energy(scene: Scene) -> Results:
     lattice = Lattice.around(scene.metric)
     start = lattice.restrict(scene.momentum)
     results = {}
-    for similarity in (lddmm.DEFAULT_SIMILARITY, lddmm.SSD()):
-        evaluated = Energy.from_pair(scene.pair, lattice, similarity)(start)
+    for terms in (lddmm.DEFAULT_TERMS, lddmm.EnergyTerms(similarity=lddmm.SSD())):
+        evaluated = Energy.from_pair(scene.pair, lattice, terms)(start)
         assert evaluated is not None
-        name = type(similarity).__name__
+        name = type(terms.similarity).__name__
         results |= {f'{name} energy': torch.tensor(evaluated[0]), f'{name} slope': evaluated[1]}
     return results
 
@@ -222,7 +222,7 @@ def check_matching(scene: Scene) -> Results:
         pair.moving,
         pair.fixed,
         scene.metric,
-        similarity=lddmm.DEFAULT_SIMILARITY,
+        terms=lddmm.DEFAULT_TERMS,
         schedule=lddmm.MatchingSchedule((1, 1)),
         moving_mask=pair.moving_weight,
         fixed_mask=pair.fixed_weight,

@@ -2,26 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import relu
 
 from deepreg_wf.lddmm import fields
-from deepreg_wf.lddmm.lattice import Lattice
+from deepreg_wf.lddmm.lattice import Lattice, every_nth
 from deepreg_wf.lddmm.metric import Metric
 from deepreg_wf.lddmm.shooting import GeodesicEnd, integrate, steps_needed
 from deepreg_wf.lddmm.similarity import LNCC, SSD, Mismatch
 
-MIN_JACOBIAN = 0.1
-"""Smallest Jacobian determinant that an iteration may reach; the largest is its inverse.
-
-The metric makes folds costly, but on a grid not impossible.
-"""
-
 MAX_TIME_STEPS = 40
 """Most time steps of a momentum that can align brains; one that needs more is rejected."""
+
+BARRIER_WEIGHT = 2.0
+"""Energy per mm^3 where the logarithm of a volume change exceeds its soft bound by one."""
+
+JACOBIANS_PER_LATTICE_SPACING = 2
+"""Points along each axis, per lattice spacing, at which the volume change is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyTerms:
+    """What matching minimises beside the norm of the velocity.
+
+    Attributes
+    ----------
+    similarity : SSD or LNCC
+        Similarity of the images.
+    soft_volume_change : float
+        Factor c of volume change, in either direction, from which on the energy has a barrier,
+        ``BARRIER_WEIGHT * integral of max(0, |log J| - log c)^2``; infinite for none.
+    max_volume_change : float
+        Factor of volume change that no iteration may reach. The metric makes folds costly, but on
+        a grid not impossible.
+
+    Notes
+    -----
+    J is the Jacobian determinant of the whole map, with those of earlier links of a chain.
+    """
+
+    similarity: SSD | LNCC
+    soft_volume_change: float = math.inf
+    max_volume_change: float = 10.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the terms in values that JSON can represent.
+
+        Returns
+        -------
+        dict
+            See `from_dict`.
+        """
+        soft = self.soft_volume_change
+        return {
+            'similarity': {'kind': type(self.similarity).__name__, **asdict(self.similarity)},
+            'soft_volume_change': soft if math.isfinite(soft) else None,
+            'max_volume_change': self.max_volume_change,
+        }
+
+    @classmethod
+    def from_dict(cls, terms: Mapping[str, Any]) -> EnergyTerms:
+        """Return the terms that `to_dict` has described.
+
+        Parameters
+        ----------
+        terms : mapping
+            The description.
+
+        Returns
+        -------
+        EnergyTerms
+            The terms.
+
+        Raises
+        ------
+        ValueError
+            If the similarity is unknown.
+        """
+        similarity = dict(terms['similarity'])
+        kind = similarity.pop('kind')
+        kinds: dict[str, type[SSD | LNCC]] = {'SSD': SSD, 'LNCC': LNCC}
+        if kind not in kinds:
+            raise ValueError(f'unknown similarity {kind!r}')
+        soft = terms['soft_volume_change']
+        return cls(
+            similarity=kinds[kind](**similarity),
+            soft_volume_change=math.inf if soft is None else soft,
+            max_volume_change=terms['max_volume_change'],
+        )
+
+
+NETWORK_TERMS = EnergyTerms(similarity=LNCC(width=2.0, weight=0.2))
+"""Terms that a network without others in its weights file was trained with."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +112,16 @@ class ImagePair:
         Images on the same grid.
     moving_weight, fixed_weight : Tensor, shape (X, Y, Z), or None
         Weights of the voxels of each; None for 1 everywhere.
+    log_jacobian : Tensor, shape (X, Y, Z), or None
+        Logarithm of the Jacobian determinant of the inverse map that has warped the moving image
+        already; None for the identity.
     """
 
     moving: Tensor
     fixed: Tensor
     moving_weight: Tensor | None = None
     fixed_weight: Tensor | None = None
+    log_jacobian: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ImagePair:
         """Return the pair with a function applied to all images and weights.
@@ -54,34 +136,40 @@ class ImagePair:
         ImagePair
             The changed images and weights.
         """
-        images = (self.moving, self.fixed, self.moving_weight, self.fixed_weight)
+        images = (
+            self.moving,
+            self.fixed,
+            self.moving_weight,
+            self.fixed_weight,
+            self.log_jacobian,
+        )
         changed = (None if image is None else change(image) for image in images)
         return ImagePair(*changed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy ``1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1)`` of a momentum at one resolution.
+    """Energy ``1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1) + barrier(phi)`` at one resolution.
 
     Attributes
     ----------
-    moving : Tensor, shape (X, Y, Z)
-        I0.
-    moving_weight : Tensor, shape (X, Y, Z), or None
-        Weight of each voxel of I0.
+    pair : ImagePair
+        I0 and I1.
     lattice : Lattice
         Lattice of the momenta, around the images.
+    terms : EnergyTerms
+        Similarity, and bounds of the volume change.
     mismatch : callable
         Dissimilarity of a warped moving image to I1.
     """
 
-    moving: Tensor
-    moving_weight: Tensor | None
+    pair: ImagePair
     lattice: Lattice
+    terms: EnergyTerms
     mismatch: Mismatch
 
     @classmethod
-    def from_pair(cls, pair: ImagePair, lattice: Lattice, similarity: SSD | LNCC) -> Energy:
+    def from_pair(cls, pair: ImagePair, lattice: Lattice, terms: EnergyTerms) -> Energy:
         """Return the energy of a pair of images.
 
         Parameters
@@ -90,8 +178,8 @@ class Energy:
             The images.
         lattice : Lattice
             Lattice around them.
-        similarity : SSD or LNCC
-            Similarity of images.
+        terms : EnergyTerms
+            Similarity, and bounds of the volume change.
 
         Returns
         -------
@@ -99,8 +187,8 @@ class Energy:
             The energy.
         """
         spacing = lattice.image_metric.spacing
-        mismatch = similarity.bind(pair.fixed, spacing, pair.fixed_weight)
-        return cls(pair.moving, pair.moving_weight, lattice, mismatch)
+        mismatch = terms.similarity.bind(pair.fixed, spacing, pair.fixed_weight)
+        return cls(pair, lattice, terms, mismatch)
 
     @property
     def metric(self) -> Metric:
@@ -113,7 +201,7 @@ class Energy:
         return max(self.lattice.image_metric.spacing)
 
     def __call__(self, momentum: Tensor) -> tuple[float, Tensor] | None:
-        """Return the energy of a momentum and its gradient, or None if the map folds.
+        """Return the energy of a momentum and its gradient.
 
         Parameters
         ----------
@@ -123,7 +211,7 @@ class Energy:
         Returns
         -------
         tuple of float and Tensor, shape (3, X, Y, Z), or None
-            The energy and its L2 gradient on the lattice.
+            The energy and its L2 gradient on the lattice; None if the map exceeds the bounds.
         """
         variable = momentum.detach().requires_grad_()
         with torch.enable_grad():
@@ -144,7 +232,7 @@ class Energy:
         Returns
         -------
         Tensor, shape (), or None
-            The energy, differentiable; None if the map folds.
+            The energy, differentiable; None if the map exceeds the bounds.
         """
         steps = steps_needed(momentum.detach(), self.lattice)
         if steps > MAX_TIME_STEPS:
@@ -164,32 +252,51 @@ class Energy:
         Returns
         -------
         Tensor, shape (), or None
-            The energy, differentiable; None if the map folds.
+            The energy, differentiable; None if the map exceeds the bounds.
         """
-        inverse = self.lattice.displacement(end.inverse)
-        if not is_diffeomorphic(inverse.detach()):
+        # The determinant is cheaper than the rest: a map that exceeds the bounds goes no further.
+        jacobian = self.lattice.jacobian_determinant(end.inverse, self._jacobian_step)
+        if not self._is_within_bounds(jacobian.detach()):
             return None
-        warped = fields.interpolate(self.moving.unsqueeze(0), inverse)[0]
-        weight = None
-        if self.moving_weight is not None:
-            weight = fields.interpolate(self.moving_weight.unsqueeze(0), inverse)[0]
-        energy = self.lattice.metric.energy(momentum) / 2 + self.mismatch(warped, weight)
+        moving, weight, earlier = self._warp(self.lattice.displacement(end.inverse))
+        log_jacobian = jacobian.log()
+        if earlier is not None:
+            log_jacobian = log_jacobian + self._at_jacobians(earlier)
+            if not self._is_within_bounds(log_jacobian.detach().exp()):
+                return None
+        energy = self.lattice.metric.energy(momentum) / 2 + self.mismatch(moving, weight)
+        if math.isfinite(self.terms.soft_volume_change):
+            energy = energy + self._barrier(log_jacobian)
         return energy if energy.isfinite() else None
 
+    def _warp(self, inverse: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the moving image, its weights and the earlier log-Jacobian, after phi^-1."""
+        pair = self.pair
+        optional = (pair.moving_weight, pair.log_jacobian)
+        present = [image for image in optional if image is not None]
+        moving, *rest = fields.interpolate(torch.stack([pair.moving, *present]), inverse)
+        warped = iter(rest)
+        weight, earlier = (None if image is None else next(warped) for image in optional)
+        return moving, weight, earlier
 
-def is_diffeomorphic(displacement: Tensor) -> bool:
-    """Tell whether all Jacobian determinants of a map are within `MIN_JACOBIAN` and its inverse.
+    def _barrier(self, log_jacobian: Tensor) -> Tensor:
+        """Return the energy of volume changes beyond the soft bound."""
+        excess = relu(log_jacobian.abs() - math.log(self.terms.soft_volume_change))
+        volume = self.lattice.image_metric.voxel_volume * self._jacobian_step**3
+        return BARRIER_WEIGHT * volume * excess.square().sum()
 
-    Parameters
-    ----------
-    displacement : Tensor, shape (3, X, Y, Z)
-        In voxels.
+    def _is_within_bounds(self, jacobian: Tensor) -> bool:
+        """Tell whether all volume changes are within the hard bound; False for NaN."""
+        bound = self.terms.max_volume_change
+        return bool(jacobian.min() > 1 / bound and jacobian.max() < bound)
 
-    Returns
-    -------
-    bool
-        False also if a value is not finite.
-    """
-    determinant = fields.jacobian_determinant(displacement)
-    # Comparisons with NaN are false.
-    return bool(determinant.min() > MIN_JACOBIAN and determinant.max() < 1 / MIN_JACOBIAN)
+    @property
+    def _jacobian_step(self) -> int:
+        """Distance, in voxels, of the points at which the volume change is computed."""
+        finest = min(self.lattice.metric.spacing) / JACOBIANS_PER_LATTICE_SPACING
+        return max(1, int(finest / max(self.lattice.image_metric.spacing)))
+
+    def _at_jacobians(self, image: Tensor) -> Tensor:
+        """Return the voxels of an image at which the volume change is computed."""
+        x, y, z = (every_nth(length, self._jacobian_step) for length in image.shape)
+        return image[x, y, z]

@@ -166,6 +166,34 @@ class Lattice:
         size = field.new_tensor(self.image_metric.spacing).view(3, 1, 1, 1)
         return spectral.multiply_axes(field, self._to_voxels) / size
 
+    def jacobian_determinant(self, field: Tensor, step: int = 1) -> Tensor:
+        """Evaluate the Jacobian determinant of the map ``x + u(x)`` at every n-th voxel.
+
+        The derivatives are those of the band-limited field, not differences between voxels.
+
+        Parameters
+        ----------
+        field : Tensor, shape (3, X, Y, Z)
+            u on the lattice, in mm.
+        step : int
+            n. The voxels are those that `every_nth` selects.
+
+        Returns
+        -------
+        Tensor, shape (X', Y', Z')
+            Local volume change.
+        """
+        values = [matrix[every_nth(len(matrix), step)] for matrix in self._to_voxels]
+        slopes = [v @ d for v, d in zip(values, self.derivatives, strict=True)]
+        columns = []
+        for axis in range(3):
+            matrices = [slopes[i] if i == axis else values[i] for i in range(3)]
+            column = list(spectral.multiply_axes(field, matrices))
+            column[axis] = column[axis] + 1
+            columns.append(column)
+        (a, d, g), (b, e, h), (c, f, i) = columns
+        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
     @functools.cached_property
     def derivatives(self) -> list[Tensor]:
         """Derivative matrix of the lattice along each axis, per mm."""
@@ -191,6 +219,24 @@ class Lattice:
 
     def _cast(self, matrix: Tensor) -> Tensor:
         return matrix.to(device=self.metric.device, dtype=self.metric.dtype)
+
+
+def every_nth(length: int, step: int) -> slice:
+    """Return the middles of successive blocks of voxels along an axis.
+
+    Parameters
+    ----------
+    length : int
+        Voxels of the axis.
+    step : int
+        Voxels of a block.
+
+    Returns
+    -------
+    slice
+        One voxel of each block.
+    """
+    return slice((step - 1) // 2, length, step)
 
 
 def coarsest_spacing(metric: Metric, gain: float = SHOOTING_GAIN_CUTOFF) -> float:

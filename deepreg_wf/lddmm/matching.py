@@ -7,15 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepreg_wf.lddmm.energy import Energy, ImagePair
+from deepreg_wf.lddmm.energy import Energy, EnergyTerms, ImagePair
 from deepreg_wf.lddmm.images import block_average, content_box, pad_to_multiple
 from deepreg_wf.lddmm.lattice import Lattice, coarsest_spacing
 from deepreg_wf.lddmm.lbfgs import MatchingSchedule, Progress, minimise
 from deepreg_wf.lddmm.metric import Metric
-from deepreg_wf.lddmm.similarity import LNCC, SSD
-
-DEFAULT_SIMILARITY = LNCC(width=2.0, weight=0.2)
-"""Similarity of T1-weighted brains."""
 
 MATCHING_GAIN_CUTOFF = 1 / 125
 """As `SHOOTING_GAIN_CUTOFF`, for matching: a lattice of 4 mm, which is five times as fast."""
@@ -38,7 +34,8 @@ class Match:
         Initial momentum m_0. Its map does not fold on the lattice of the matching. Shoot it by
         `shoot_invertible`, whose lattice is finer.
     energies : tuple of tuple of float
-        Energy before and after each iteration, per level, coarsest first.
+        Energy before the first and after each iteration, per level, coarsest first; empty for a
+        level without iterations.
     spacings : tuple of float
         Largest voxel size of each level, in millimetres.
     """
@@ -53,17 +50,14 @@ def match(
     fixed: Tensor,
     metric: Metric,
     *,
-    similarity: SSD | LNCC,
+    terms: EnergyTerms,
     schedule: MatchingSchedule | None = None,
     fixed_mask: Tensor | None = None,
     moving_mask: Tensor | None = None,
     initial_momentum: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Match:
-    """Minimise ``E(m0) = 1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1)``, coarse to fine.
-
-    The method is L-BFGS preconditioned by the operator L, that is, in the Hilbert space of the
-    metric, where the Hessian of the regularity term is the identity at every resolution.
+    """Find the geodesic that warps one image onto another; see `match_pair`.
 
     Parameters
     ----------
@@ -71,8 +65,8 @@ def match(
         I0 and I1, on the grid of `metric`, intensities in [0, 1].
     metric : Metric
         Metric on the voxels of the images.
-    similarity : SSD or LNCC
-        Similarity of images.
+    terms : EnergyTerms
+        Similarity of the images, and bounds of the volume change.
     schedule : MatchingSchedule, optional
         Resolution levels and iterations.
     fixed_mask, moving_mask : Tensor, shape (X, Y, Z), optional
@@ -88,18 +82,43 @@ def match(
     Match
         The momentum, and the energies of all iterations.
     """
+    pair = ImagePair(moving, fixed, moving_mask, fixed_mask)
+    return match_pair(pair, metric, terms, schedule, initial_momentum, progress)
+
+
+def match_pair(
+    pair: ImagePair,
+    metric: Metric,
+    terms: EnergyTerms,
+    schedule: MatchingSchedule | None = None,
+    initial_momentum: Tensor | None = None,
+    progress: Progress | None = None,
+) -> Match:
+    """Minimise ``1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1) + barrier(phi)``, coarse to fine.
+
+    The method is L-BFGS preconditioned by the operator L, that is, in the Hilbert space of the
+    metric, where the Hessian of the regularity term is the identity at every resolution.
+
+    Parameters
+    ----------
+    pair : ImagePair
+        I0 and I1, on the grid of `metric`.
+    metric, terms, schedule, initial_momentum, progress
+        As for `match`.
+
+    Returns
+    -------
+    Match
+        The momentum, and the energies of all iterations.
+    """
     schedule = schedule or MatchingSchedule()
     halvings = len(schedule.levels(metric.spacing)) - 1
-    box = (..., *content_box(torch.maximum(moving, fixed), 2**halvings))
-
-    def crop(image: Tensor | None) -> Tensor | None:
-        return None if image is None else image[box]
-
-    pair = ImagePair(moving[box], fixed[box], crop(moving_mask), crop(fixed_mask))
+    box = (..., *content_box(torch.maximum(pair.moving, pair.fixed), 2**halvings))
+    momentum = pair.moving.new_zeros(3, *pair.moving.shape)
+    start = momentum if initial_momentum is None else initial_momentum
     found, energies = _match_levels(
-        pair, metric, similarity, schedule, crop(initial_momentum), progress
+        pair.map(lambda image: image[box]), metric, terms, schedule, start[box], progress
     )
-    momentum = torch.zeros(3, *moving.shape, dtype=moving.dtype, device=moving.device)
     momentum[box] = found
     spacings = tuple(max(metric.spacing) * 2**level for level in range(halvings, -1, -1))
     return Match(momentum, energies, spacings)
@@ -108,9 +127,9 @@ def match(
 def _match_levels(
     pair: ImagePair,
     metric: Metric,
-    similarity: SSD | LNCC,
+    terms: EnergyTerms,
     schedule: MatchingSchedule,
-    initial_momentum: Tensor | None,
+    initial_momentum: Tensor,
     progress: Progress | None,
 ) -> tuple[Tensor, tuple[tuple[float, ...], ...]]:
     """Minimise the energy level by level, coarse to fine.
@@ -120,22 +139,24 @@ def _match_levels(
     momentum : Tensor, shape (3, X, Y, Z)
         On the voxels of the pair.
     energies : tuple of tuple of float
-        Energy before the first and after each iteration, per level.
+        Energy before the first and after each iteration, per level; empty for a level without
+        iterations.
     """
     levels = schedule.levels(metric.spacing)
     coarsest = 2 ** (len(levels) - 1)
     shape = pair.moving.shape
-    if initial_momentum is None:
-        initial_momentum = pair.moving.new_zeros(3, *shape)
     momentum = pad_to_multiple(initial_momentum, coarsest)
     pair = pair.map(lambda image: pad_to_multiple(image, coarsest))
     grid = metric.with_grid(pair.moving.shape, metric.spacing)
-    energies = []
+    energies: list[tuple[float, ...]] = []
     for level, iterations in enumerate(levels):
+        if not iterations:
+            energies.append(())
+            continue
         factor = coarsest // 2**level
         level_pair = pair.map(lambda image, factor=factor: block_average(image, factor))  # type: ignore[misc]
         lattice = _lattice_of_level(grid, factor)
-        energy = Energy.from_pair(level_pair, lattice.coarsened(factor), similarity)
+        energy = Energy.from_pair(level_pair, lattice.coarsened(factor), terms)
         start = lattice.restrict(momentum)
         found, trace = minimise(energy, start, iterations, schedule, progress)
         # Adding the change keeps the frequencies of the momentum that the lattice lacks.

@@ -115,8 +115,13 @@ class Metric:
         """Distance in mm over which the kernel decays."""
         return math.sqrt(self.alpha / self.gamma)
 
-    def with_grid(self, shape: Sequence[int], spacing: Sequence[float]) -> Metric:
-        """Return the same metric on another grid.
+    def with_grid(
+        self,
+        shape: Sequence[int],
+        spacing: Sequence[float],
+        parameters: MetricParameters | None = None,
+    ) -> Metric:
+        """Return the same metric, or one of other parameters, on another grid.
 
         Parameters
         ----------
@@ -124,13 +129,16 @@ class Metric:
             Number of voxels along each axis.
         spacing : sequence of 3 float
             Voxel size along each axis, in millimetres.
+        parameters : dict, optional
+            Parameters of the metric, if not the same.
 
         Returns
         -------
         Metric
-            The metric, with the same parameters, type and device.
+            The metric, with the same type and device.
         """
-        return Metric(shape, spacing, **self.parameters, dtype=self.dtype, device=self.device)
+        parameters = parameters or self.parameters
+        return Metric(shape, spacing, **parameters, dtype=self.dtype, device=self.device)
 
     @property
     def square_root(self) -> Metric:

@@ -120,14 +120,30 @@ def shoot_invertible(momentum: Tensor, metric: Metric) -> tuple[Tensor, Geodesic
         If the momentum has values that are not finite, or shooting it diverges.
     """
     geodesic = shoot(momentum, metric)
-    while _folds(geodesic.phi) or _folds(geodesic.phi_inverse):
+    while folds(geodesic.phi) or folds(geodesic.phi_inverse):
         momentum = SHRINK * momentum
         geodesic = shoot(momentum, metric)
     return momentum, geodesic
 
 
-def _folds(displacement: Tensor) -> bool:
-    """Tell whether a Jacobian determinant of a map is not positive."""
+def folds(displacement: Tensor) -> bool:
+    """Tell whether a Jacobian determinant of a map is not positive.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (3, X, Y, Z)
+        In voxels.
+
+    Returns
+    -------
+    bool
+        True if a sample of the map folds.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
+    """
     smallest = float(fields.jacobian_determinant(displacement).min())
     if not math.isfinite(smallest):
         raise ValueError('shooting the momentum diverges')

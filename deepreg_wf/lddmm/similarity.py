@@ -71,11 +71,20 @@ class LNCC:
     floor : float
         Variance, for intensities in [0, 1], below which a window counts as flat: noise in it is
         not matched.
+    min_voxels : float
+        Least standard deviation of the window in voxels, whatever `width` says: on a coarse level
+        a narrower window holds hardly more than one voxel, and cannot tell a correlation.
+
+    Notes
+    -----
+    The moments vary as slowly as the window is wide. Windows therefore lie at distances of up to
+    one standard deviation, not at every voxel, which saves most of the time on fine grids.
     """
 
     width: float = 4.0
     weight: float = 1.0
     floor: float = 1e-3
+    min_voxels: float = 0.0
 
     def bind(self, fixed: Tensor, spacing: Sequence[float], weight: Tensor | None) -> Mismatch:
         """Return the energy of moving images against a given fixed image.
@@ -94,8 +103,9 @@ class LNCC:
         callable
             Takes a warped image and its weights or None, returns the energy.
         """
-        smooth = _GaussianWindow(fixed, spacing, self.width)
-        scale = self.weight * _volume(spacing)
+        width = max(self.width, self.min_voxels * max(spacing))
+        smooth = _GaussianWindow(fixed, spacing, width)
+        scale = self.weight * _volume(spacing) * smooth.voxels_per_window
         fixed_moments = _LocalMoments(fixed, weight, smooth, self.floor)
 
         def energy(warped: Tensor, warped_weight: Tensor | None = None) -> Tensor:
@@ -112,20 +122,21 @@ class LNCC:
                 (variance.clamp_min(0) + self.floor) * moments.variance
             )
             mismatch = 1 - correlation
-            if moments.weight is not None:
-                mismatch = mismatch * moments.weight
+            if moments.window_weight is not None:
+                mismatch = mismatch * moments.window_weight
             return scale * mismatch.sum()
 
         return energy
 
 
 class _LocalMoments:
-    """Weighted mean and variance of the fixed image in the window around each voxel."""
+    """Weighted mean and variance of the fixed image in each window."""
 
     def __init__(
         self, fixed: Tensor, weight: Tensor | None, smooth: _GaussianWindow, floor: float
     ) -> None:
         self.weight, self.smooth = weight, smooth
+        self.window_weight = None if weight is None else smooth.average_blocks(weight)
         # Less than one at the border of the grid, too.
         coverage = smooth(torch.ones_like(fixed) if weight is None else weight)
         self.coverage = coverage.clamp_min(1e-3)
@@ -133,7 +144,7 @@ class _LocalMoments:
         self.variance = (self.average(fixed * fixed) - self.mean**2).clamp_min(0) + floor
 
     def average(self, image: Tensor) -> Tensor:
-        """Return the mean of an image, (X, Y, Z), in the window around each voxel."""
+        """Return the mean of an image, (X, Y, Z), in each window."""
         return self.smooth(image if self.weight is None else image * self.weight) / self.coverage
 
 
@@ -145,24 +156,36 @@ def _combine(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 class _GaussianWindow:
-    """Convolution with a Gaussian, axis by axis; zero outside the grid.
+    """Convolution with a Gaussian, axis by axis, at every n-th voxel; zero outside the grid.
 
-    It multiplies by small dense matrices, which is as fast as Fourier transforms for any size.
+    A window lies at the centre of each block of n voxels a side, where n voxels are at most one
+    standard deviation. It multiplies by small dense matrices, which is as fast as Fourier
+    transforms for any size.
     """
 
     def __init__(self, like: Tensor, spacing: Sequence[float], width: float) -> None:
-        self.matrices = []
+        self._windows, self._blocks = [], []
+        self.voxels_per_window = 1
         for n, h in zip(like.shape, spacing, strict=True):
-            index = torch.arange(n, dtype=torch.float64)
-            window = torch.exp(-(((index.view(n, 1) - index) * h / width) ** 2) / 2)
+            step = max(1, int(width / h))
+            voxels = torch.arange(n, dtype=torch.float64)
+            centres = torch.arange(-(-n // step), dtype=torch.float64).unsqueeze(1) * step
+            lag = voxels - (centres + (step - 1) / 2)
+            window = torch.exp(-((lag * h / width) ** 2) / 2)
             # Values below the rounding error become zero, for products with denormal numbers take
             # ten times as long.
             window[window < torch.finfo(like.dtype).eps] = 0
-            self.matrices.append((window / window.sum(dim=1).max()).to(like))
+            self._windows.append((window / window.sum(dim=1).max()).to(like))
+            self._blocks.append(((lag.abs() < step / 2).double() / step).to(like))
+            self.voxels_per_window *= step
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the smoothed image, (X, Y, Z)."""
-        return multiply_axes(image, self.matrices)
+        """Return the weighted sum of an image, (X, Y, Z), in each window."""
+        return multiply_axes(image, self._windows)
+
+    def average_blocks(self, image: Tensor) -> Tensor:
+        """Return the mean of an image, (X, Y, Z), in the block of voxels of each window."""
+        return multiply_axes(image, self._blocks)
 
 
 def _volume(spacing: Sequence[float]) -> float:

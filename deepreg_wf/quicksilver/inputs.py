@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepreg_wf.lddmm import DEFAULT_SIMILARITY, fields
-from deepreg_wf.lddmm.energy import MAX_TIME_STEPS, Energy, ImagePair
+from deepreg_wf.lddmm import fields
+from deepreg_wf.lddmm.energy import (
+    MAX_TIME_STEPS,
+    NETWORK_TERMS,
+    Energy,
+    EnergyTerms,
+    ImagePair,
+)
 from deepreg_wf.lddmm.images import block_average, content_box, pad_to_multiple
 from deepreg_wf.lddmm.lattice import Lattice, coarsest_spacing
 from deepreg_wf.lddmm.shooting import GeodesicEnd, integrate, steps_needed
@@ -102,6 +108,8 @@ class RegistrationState:
         Grid of the network.
     energy_spacing : float
         Voxel size in mm to which the images are averaged for the energy.
+    terms : EnergyTerms
+        Terms of the energy that the network was trained with.
     output_scale : float
         Whitened momentum that an output of one stands for.
     gradient_channels : bool
@@ -133,6 +141,7 @@ class RegistrationState:
         coarse_grid: CoarseGrid,
         *,
         energy_spacing: float = 2.0,
+        terms: EnergyTerms = NETWORK_TERMS,
         output_scale: float = 1.0,
         gradient_channels: bool = True,
     ) -> None:
@@ -152,7 +161,8 @@ class RegistrationState:
         if gradient_channels:
             energy_factor = _energy_factor(coarse_grid, energy_spacing)
             energy_lattice = self._lattice.coarsened(energy_factor)
-            self._energy = _matching_energy(moving, fixed, energy_lattice, energy_factor)
+            pair = _averaged_pair(moving, fixed, energy_factor)
+            self._energy = Energy.from_pair(pair, energy_lattice, terms)
 
     @property
     def zero_momentum(self) -> Tensor:
@@ -283,7 +293,7 @@ def _energy_factor(coarse_grid: CoarseGrid, energy_spacing: float) -> int:
     return factor
 
 
-def _matching_energy(moving: Tensor, fixed: Tensor, lattice: Lattice, factor: int) -> Energy:
-    """Make the energy of two images averaged over blocks of `factor` voxels a side."""
+def _averaged_pair(moving: Tensor, fixed: Tensor, factor: int) -> ImagePair:
+    """Return two images averaged over blocks of `factor` voxels a side."""
     images = block_average(pad_to_multiple(torch.stack([moving, fixed]), factor), factor)
-    return Energy.from_pair(ImagePair(images[0], images[1]), lattice, DEFAULT_SIMILARITY)
+    return ImagePair(images[0], images[1])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepreg_wf.lddmm import Metric, normalise
+from deepreg_wf.lddmm.energy import EnergyTerms
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
 from deepreg_wf.quicksilver.checkpoint import Checkpoint, NetworkSpec
 from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
@@ -218,6 +219,7 @@ def registration_state_on(
         fixed,
         coarse_grid,
         energy_spacing=spec.energy_spacing,
+        terms=EnergyTerms.from_dict(spec.energy_terms),
         output_scale=spec.output_scale,
         gradient_channels=spec.gradient_channels,
     )

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from deepreg_wf.lddmm import DEFAULT_TERMS
 from deepreg_wf.quicksilver.architecture import QuicksilverNet
 from deepreg_wf.quicksilver.checkpoint import Checkpoint, NetworkSpec, save_checkpoint
 from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
@@ -190,7 +191,9 @@ class _Stages:
 
     def _compute_targets(self, pairs: Sequence[BrainPair]) -> dict[BrainPair, Tensor]:
         folder = self.folder / 'teachers'
-        return compute_targets(self.cohort, pairs, self.coarse_grid, folder, self.log)
+        return compute_targets(
+            self.cohort, pairs, self.coarse_grid, DEFAULT_TERMS, folder, self.log
+        )
 
     def train_prediction(self) -> Checkpoint:
         """Train the network that maps a pair of images to its momentum."""
@@ -250,6 +253,7 @@ class _Stages:
             stride=0,
             spacing=settings.spacing,
             energy_spacing=settings.energy_spacing,
+            energy_terms=DEFAULT_TERMS.to_dict(),
             n_iterations=1 if role == 'prediction' else settings.n_iterations,
             metric=self.coarse_grid.image_metric.parameters,
             output_scale=self.output_scale,

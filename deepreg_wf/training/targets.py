@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from deepreg_wf.lddmm import DEFAULT_SIMILARITY, MatchingSchedule, match
+from deepreg_wf.lddmm import EnergyTerms, MatchingSchedule, match
 from deepreg_wf.quicksilver.coarse_grid import CoarseGrid
 from deepreg_wf.training.cohort import TEMPLATE, Cohort
 from deepreg_wf.utils.atomic import atomic_write
@@ -64,6 +67,7 @@ def compute_targets(
     cohort: Cohort,
     pairs: Sequence[BrainPair],
     coarse_grid: CoarseGrid,
+    terms: EnergyTerms,
     folder: Path,
     log: Callable[[str], None],
 ) -> dict[BrainPair, Tensor]:
@@ -77,9 +81,11 @@ def compute_targets(
         Pairs to match.
     coarse_grid : CoarseGrid
         Coarse grid of the networks over the images.
+    terms : EnergyTerms
+        Terms of the energy of the matching.
     folder : Path
-        Folder of the momenta. The names of the files contain the digest of the cohort, so that
-        momenta of other images are not read.
+        Folder of the momenta. The names of the files contain the digests of the cohort and of the
+        energy, so that momenta of other images or of another energy are not read.
     log : callable
         Function that takes a line of progress.
 
@@ -90,23 +96,35 @@ def compute_targets(
     """
     folder.mkdir(parents=True, exist_ok=True)
     targets = {}
+    energy = _digest(terms, coarse_grid)
     for number, pair in enumerate(pairs, start=1):
-        path = folder / f'{cohort.digest}_{pair}.safetensors'
+        path = folder / f'{cohort.digest}_{energy}_{pair}.safetensors'
         if not path.exists():
-            save_half(path, whitened=_match(cohort, pair, coarse_grid))
+            save_half(path, whitened=_match(cohort, pair, coarse_grid, terms))
             log(f'matched pair {number} of {len(pairs)}: {pair}')
         targets[pair] = load_file(path)['whitened'].float()
     return targets
 
 
-def _match(cohort: Cohort, pair: BrainPair, coarse_grid: CoarseGrid) -> Tensor:
+def _digest(terms: EnergyTerms, coarse_grid: CoarseGrid) -> str:
+    """Return a digest of all that the momentum of a pair depends on, beside its images."""
+    parts = {
+        'terms': terms.to_dict(),
+        'metric': coarse_grid.image_metric.parameters,
+        'spacing': coarse_grid.spacing,
+        'schedule': asdict(SCHEDULE),
+    }
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _match(cohort: Cohort, pair: BrainPair, coarse_grid: CoarseGrid, terms: EnergyTerms) -> Tensor:
     """Return the whitened momentum that matching finds, on the CPU."""
     moving, fixed = (cohort.image(name).to(coarse_grid.device) for name in pair)
     result = match(
         moving,
         fixed,
         coarse_grid.image_metric,
-        similarity=DEFAULT_SIMILARITY,
+        terms=terms,
         schedule=SCHEDULE,
     )
     return coarse_grid.whiten(result.momentum).cpu()
