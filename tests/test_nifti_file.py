@@ -9,6 +9,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from deepreg_wf.errors import InputError
 from deepreg_wf.spatial import load_image, load_vector
+from deepreg_wf.utils.memory import MEMORY_VARIABLE
 
 AFFINE = np.array([[-1.0, 0, 0, 80], [0, -1, 0, 110], [0, 0, 1, -90], [0, 0, 0, 1]])
 OFFSETS = {'vox_offset': 108, 'scl_slope': 112, 'scl_inter': 116, 'quatern_b': 256, 'dim': 40}
@@ -174,6 +176,30 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=words):
             load_image(tmp_path / f'{name}.nii.gz')
+
+
+@pytest.mark.parametrize('extension', ['nii', 'nii.gz'])
+@pytest.mark.parametrize('load', [load_image, load_vector])
+def test_an_image_beyond_the_memory_of_the_run_is_refused_before_it_is_read(
+    load: Callable, extension: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f'x.{extension}'
+    components = (1, 3) if load is load_vector else ()
+    zeros = np.zeros((160, 160, 160, *components), np.int16)
+    nb.Nifti1Image(zeros, np.eye(4)).to_filename(path)
+    monkeypatch.setenv(MEMORY_VARIABLE, '50')
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            InputError, match=r'^\S+: reading it takes \d+ MiB .* may take 50; .*\.$'
+        ):
+            load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * zeros.nbytes
+    monkeypatch.setenv(MEMORY_VARIABLE, '500')
+    load(path)
 
 
 def test_a_false_claim_takes_no_memory(tmp_path: Path) -> None:

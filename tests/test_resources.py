@@ -16,6 +16,7 @@ from deepreg_wf.engine.resources import (
 )
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Execution
+from deepreg_wf.utils.memory import memory_limit
 
 
 def resources_of(*, images=1, **options):
@@ -29,6 +30,12 @@ def test_processors_are_divided_among_the_images():
     assert resources_of(nprocs=8, images=100, omp_nthreads=5).omp_nthreads == 5
     assert resources_of(omp_nthreads=3).environment()['OMP_NUM_THREADS'] == '3'
     assert resources_of().nprocs >= 1
+
+
+def test_steps_on_this_machine_know_the_memory_of_the_run():
+    assert memory_limit(resources_of(mem_mb=500).environment()) == 500 * 2**20
+    machine = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    assert 0 < memory_limit(resources_of().environment()) < machine
 
 
 def test_spinning_of_threads_is_limited_unless_the_user_sets_it(monkeypatch):

@@ -187,7 +187,10 @@ def _query(selection: Selection, participants: Sequence[str]) -> list[Path]:
     layout = _layout(selection, participants)
     try:
         files = layout.get(subject=list(participants), return_type='filename', **filters)
-    except (BIDSEntityError, ValueError, TypeError) as error:
+    except Exception as error:
+        # A filter can raise errors of SQLite, too. Without filters an error is a fault of ours.
+        if selection.bids_filter_file is None and not isinstance(error, BIDSEntityError):
+            raise
         raise InputError(
             f'the filters cannot be used ({_first_line(error)})',
             advice='correct them',
@@ -276,10 +279,31 @@ def _read_filters(path: Path | None) -> dict[str, Any]:
             advice='write JSON such as {"t1w": {"session": "1"}}',
             path=path,
         ) from error
+    if filters.get('regex_search'):
+        _check_patterns(filters, path)
     # Keys of other programs are allowed, but this one would silently select all images.
     if wrong := [name for name in content if name.lower() == 't1w' and name != 't1w']:
         raise InputError(f'the key is "t1w", not "{wrong[0]}"', advice='correct it', path=path)
     return filters
+
+
+def _check_patterns(filters: Mapping[str, Any], path: Path) -> None:
+    """Check that the values of filters are regular expressions, as pybids takes them."""
+    for name, value in filters.items():
+        patterns = value if isinstance(value, list) else [value]
+        try:
+            for pattern in filter(_is_text, patterns):
+                re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InputError(
+                f'{name}: {pattern!r} is not a regular expression ({_first_line(error)})',
+                advice='correct it',
+                path=path,
+            ) from error
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _no_images(selection: Selection, participants: Sequence[str]) -> InputError:

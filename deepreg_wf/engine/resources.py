@@ -13,6 +13,7 @@ from typing import Any
 from deepreg_wf.engine.schedulers import SUBMIT_COMMANDS
 from deepreg_wf.errors import InputError
 from deepreg_wf.settings import Execution, check_device, default_of
+from deepreg_wf.utils.memory import MEMORY_VARIABLE
 from deepreg_wf.utils.text_file import read_user_text
 
 MAX_THREADS = 8
@@ -75,7 +76,7 @@ class Resources:
         return self.plugin_name in SUBMIT_COMMANDS
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that limit the threads of libraries.
+        """Return the environment variables that limit the threads of libraries and the memory.
 
         Returns
         -------
@@ -85,7 +86,9 @@ class Resources:
         names = ('OMP', 'MKL', 'OPENBLAS', 'NUMEXPR')
         threads = {f'{name}_NUM_THREADS': str(self.omp_nthreads) for name in names}
         # Otherwise the bits of MKL depend on the address of its input in memory.
-        return threads | ({'MKL_CBWR': 'AUTO'} if self.is_deterministic else {})
+        # A job of a cluster has the memory of its own machine.
+        memory = {MEMORY_VARIABLE: '' if self.on_cluster else str(self.mem_mb or '')}
+        return threads | memory | ({'MKL_CBWR': 'AUTO'} if self.is_deterministic else {})
 
     def plugin(self, callback: Callable[[Any, str], None]) -> tuple[Any, dict[str, Any]]:
         """Make the plugin that runs the workflow.

@@ -27,6 +27,7 @@ from deepreg_wf.spatial.nifti import (
 )
 from deepreg_wf.spatial.transform import Transform, TransformChain
 from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.utils.memory import check_memory
 from deepreg_wf.utils.regular_file import check_regular_file
 
 Array = NDArray[np.float64]
@@ -233,6 +234,8 @@ def _open_composite(path: str | Path, content: str) -> Iterator[Any]:
     try:
         with h5py.File(path) as file:
             yield file['TransformGroup']
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError, IndexError, AttributeError, TypeError):
         raise InputError(
             f'it is not an ITK composite of {content}', advice='give a file that is', path=path
@@ -329,6 +332,7 @@ def _read_transforms(group: Any) -> Iterator[tuple[str, Array, Array]]:
         spelling = 'Transform' if 'TransformParameters' in member else 'Tranform'
         kind = member['TransformType'][0].decode('ascii')
         names = (f'{spelling}Parameters', f'{spelling}FixedParameters')
+        check_memory(2 * sum(8 * member[name].size for name in names), group.file.filename)
         parameters, fixed = (np.asarray(member[name], dtype=np.float64) for name in names)
         yield kind, parameters, fixed
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ from deepreg_wf.errors import InputError
 from deepreg_wf.spatial.grid import VoxelGrid
 from deepreg_wf.spatial.nifti_file import is_nifti_name, open_nifti, read_nifti
 from deepreg_wf.utils.atomic import atomic_write
+from deepreg_wf.utils.memory import check_memory
 from deepreg_wf.utils.regular_file import check_present
 
 Float32Array = NDArray[np.float32]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 """Factors that convert a vector in RAS to LPS, or back."""
+
+_BYTES_PER_VOXEL = 12
+"""Memory that reading takes beside the voxels as stored: measured were 6 to 12, by their type."""
 
 _READ_ERRORS = (OSError, EOFError, ValueError, TypeError, zlib.error)
 """Exceptions of nibabel for a file that is truncated, damaged or not an image."""
@@ -306,6 +311,7 @@ def _open(path: str | Path) -> Any:
 
 def _read(image: SpatialImage, path: str | Path) -> Float32Array:
     """Read the voxels of an opened image, and its file to the end."""
+    check_memory(_memory_to_read(image), path)
     try:
         whole = read_nifti(path) if is_nifti_name(path) else image
         return np.asarray(whole.dataobj, dtype=np.float32)
@@ -317,6 +323,12 @@ def _read(image: SpatialImage, path: str | Path) -> Float32Array:
             advice='restore it from its source',
             path=path,
         ) from None
+
+
+def _memory_to_read(image: SpatialImage) -> int:
+    """Return the bytes of memory that the voxels of an image take while they are read."""
+    stored = np.dtype(image.get_data_dtype()).itemsize
+    return math.prod(image.shape) * (stored + _BYTES_PER_VOXEL)
 
 
 def _write(path: str | Path, image: nb.Nifti1Image) -> None:
