@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from deepreg_wf.engine.worker import TEMPORARIES
 from deepreg_wf.utils.atomic import remove_stale_temporaries
 
 
@@ -38,7 +39,8 @@ def remove_partial_results(
         folders += [subject, *(path for path in subject.rglob('*') if path.is_dir())]
     remove_stale_temporaries(folders)
     for name in images:
-        for folder in list(find_damaged_steps(workflow_dir / name)):
+        steps = workflow_dir / name
+        for folder in [*find_damaged_steps(steps), *steps.rglob(f'{TEMPORARIES}*')]:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -6,18 +6,27 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from traceback import format_exception
 from typing import Any
 
 from deepreg_wf.engine.crashes import ErrorRecord, describe_exception
 from deepreg_wf.engine.literal_paths import use_literal_folders
+from deepreg_wf.utils.parent_process import kill_with_parent
+
+TEMPORARIES = 'temporary-'
+"""First part of the name of the folder of a node for temporary files of libraries."""
 
 
 def run_node(node: Any, updatehash: bool = False) -> ErrorRecord | None:
     """Run a node.
+
+    Temporary files that libraries make meanwhile are in the folder of the node, so that none with
+    data of a subject stays outside the work folder, however the process ends.
 
     Parameters
     ----------
@@ -50,9 +59,10 @@ def _interface_errors(interface: type) -> Iterator[list[BaseException]]:
     errors: list[BaseException] = []
     method = interface._run_interface  # type: ignore[attr-defined]
 
-    def run_interface(*args: Any, **kwargs: Any) -> Any:
+    def run_interface(self: Any, runtime: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return method(*args, **kwargs)
+            with _temporary_files_in(runtime.cwd):
+                return method(self, runtime, *args, **kwargs)
         except BaseException as error:
             errors.append(error)
             raise
@@ -66,6 +76,21 @@ def _interface_errors(interface: type) -> Iterator[list[BaseException]]:
             interface._run_interface = method  # type: ignore[attr-defined]
         else:
             del interface._run_interface  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Place temporary files of this process and of its children in a folder, and remove them."""
+    before, variable = tempfile.tempdir, os.environ.get('TMPDIR')
+    with TemporaryDirectory(prefix=TEMPORARIES, dir=folder, ignore_cleanup_errors=True) as own:
+        tempfile.tempdir = os.environ['TMPDIR'] = own
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            del os.environ['TMPDIR']
+            if variable is not None:
+                os.environ['TMPDIR'] = variable
 
 
 def start_worker(folder: str, log_level: int, resource_monitor: bool) -> None:
@@ -82,6 +107,7 @@ def start_worker(folder: str, log_level: int, resource_monitor: bool) -> None:
     """
     # An interrupt from the terminal goes to all processes; the main one then ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kill_with_parent()  # the process that forks the workers, which ends with the main one
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.chdir(folder)
     from nipype import config

@@ -3,6 +3,9 @@
 ITK reads its number of threads once per process, and its results can depend on that number. In a
 process of its own a call has the threads that it is given, whatever ran before; a crash of ITK
 becomes an exception, and its memory is released.
+
+Arguments and result go through pipes, so that no file of them can stay behind, and the process
+ends with its parent.
 """
 
 from __future__ import annotations
@@ -12,13 +15,13 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
+
+from deepreg_wf.utils.parent_process import end_with_parent
 
 Result = TypeVar('Result')
 
-_SERVE = 'import sys; from deepreg_wf.utils.itk_subprocess import serve; serve(sys.argv[1])'
+_SERVE = 'import sys; from deepreg_wf.utils.itk_subprocess import serve; serve(int(sys.argv[1]))'
 
 
 def call_isolated(
@@ -47,37 +50,38 @@ def call_isolated(
     RuntimeError
         If the function fails or the process crashes; the message has the end of its output.
     """
-    with TemporaryDirectory(prefix='deepreg_wf-') as folder:
-        (Path(folder) / 'call').write_bytes(pickle.dumps((function, args, kwargs)))
-        done = subprocess.run(
-            [sys.executable, '-c', _SERVE, folder],
-            cwd=folder,
-            env=_environment(threads),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors='replace',
-            check=False,
+    done = subprocess.run(
+        [sys.executable, '-c', _SERVE, str(os.getpid())],
+        input=pickle.dumps((function, args, kwargs)),
+        env=_environment(threads),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        output = done.stderr.decode(errors='replace')
+        end_of_output = '\n'.join(output.splitlines()[-5:])
+        raise RuntimeError(
+            f'{function.__name__} ended with status {done.returncode}: {end_of_output}'
         )
-        if done.returncode:
-            end_of_output = '\n'.join(done.stdout.splitlines()[-5:])
-            raise RuntimeError(
-                f'{function.__name__} ended with status {done.returncode}: {end_of_output}'
-            )
-        result: Result = pickle.loads((Path(folder) / 'result').read_bytes())
-        return result
+    result: Result = pickle.loads(done.stdout)
+    return result
 
 
-def serve(folder: str) -> None:
-    """Run the call that is stored in a folder and store its result there.
+def serve(parent: int) -> None:
+    """Run the call that comes by standard input, and write its result to standard output.
 
     Parameters
     ----------
-    folder : str
-        Folder with the file 'call'; the file 'result' is written.
+    parent : int
+        Process that waits for the result; this process ends with it.
     """
-    function, args, kwargs = pickle.loads((Path(folder) / 'call').read_bytes())
-    (Path(folder) / 'result').write_bytes(pickle.dumps(function(*args, **kwargs)))
+    end_with_parent(parent)
+    with os.fdopen(os.dup(sys.stdout.fileno()), 'wb') as results:
+        # From here on, what the function and its libraries print goes to standard error.
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        function, args, kwargs = pickle.load(sys.stdin.buffer)
+        result = function(*args, **kwargs)
+        pickle.dump(result, results)
 
 
 def _environment(threads: int) -> dict[str, str]:
