@@ -22,7 +22,14 @@ from deepreg_wf.spatial import load_image, load_vector
 from deepreg_wf.utils.memory import MEMORY_VARIABLE
 
 AFFINE = np.array([[-1.0, 0, 0, 80], [0, -1, 0, 110], [0, 0, 1, -90], [0, 0, 0, 1]])
-OFFSETS = {'vox_offset': 108, 'scl_slope': 112, 'scl_inter': 116, 'quatern_b': 256, 'dim': 40}
+OFFSETS = {
+    'vox_offset': 108,
+    'scl_slope': 112,
+    'scl_inter': 116,
+    'quatern_b': 256,
+    'dim': 40,
+    'pixdim': 76,
+}
 """Positions of fields of a NIfTI-1 header, in bytes (nifti1.h)."""
 
 
@@ -96,6 +103,15 @@ CHANGES: dict[str, tuple[Callable[[bytearray], bytearray], str]] = {
         lambda raw: with_field(raw, 'dim', 3, 1000, 1000, 1000, kind='h'),
         'claims 2000000352 bytes, more than there are',
     ),
+    'fewer voxels than there are': (
+        lambda raw: with_field(raw, 'dim', 3, 20, 24, 20, kind='h'),
+        'claims 19552 bytes, fewer than there are',
+    ),
+    'announced extension': (
+        lambda raw: raw[:348] + b'\x01' + raw[349:],
+        'announces an extension, which is not there',
+    ),
+    'infinite voxel': (lambda raw: with_field(raw, 'pixdim', -1, np.inf, 1, 1), 'inf x 1 x 1 mm'),
     'negative axis': (lambda raw: with_field(raw, 'dim', 3, -20, 24, 28, kind='h'), 'x.nii'),
     'long extension': (lambda raw: with_extension(raw, 4096), 'an extension claims 4096 bytes'),
     'empty extension': (lambda raw: with_extension(raw, 0), 'an extension claims 0 bytes'),
@@ -134,6 +150,16 @@ def test_a_quaternion_too_long_by_rounding_is_normalised(
     data, grid = load_image(path)
     assert data.shape == (20, 24, 28)
     assert np.allclose(grid.affine, AFFINE, atol=1e-3)
+
+
+@pytest.mark.parametrize('extension', ['nii', 'nii.gz'])
+def test_zeros_after_the_voxels_are_skipped(
+    extension: str, raw: bytearray, tmp_path: Path
+) -> None:
+    path = tmp_path / f'x.{extension}'
+    content = bytes(raw) + bytes(160)
+    path.write_bytes(gzip.compress(content) if extension == 'nii.gz' else content)
+    assert load_image(path)[0].shape == (20, 24, 28)
 
 
 def test_an_extension_within_its_bounds_is_skipped(raw: bytearray, tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def read_pairs(table: Path) -> list[LabelPair]:
         name and method.
     """
     lines = read_user_text(table).splitlines()
+    if any(len(line) > csv.field_size_limit() for line in lines):
+        raise InputError('it has a line that is too long', advice='correct it', path=table)
     reader = csv.DictReader(lines, delimiter='\t', quoting=csv.QUOTE_NONE, restval='')
     missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
     if missing:

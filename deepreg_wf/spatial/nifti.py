@@ -314,7 +314,8 @@ def _read(image: SpatialImage, path: str | Path) -> Float32Array:
     check_memory(_memory_to_read(image), path)
     try:
         whole = read_nifti(path) if is_nifti_name(path) else image
-        return np.asarray(whole.dataobj, dtype=np.float32)
+        with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is seen later
+            return np.asarray(whole.dataobj, dtype=np.float32)
     except InputError:
         raise
     except _READ_ERRORS:

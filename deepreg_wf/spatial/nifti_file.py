@@ -22,6 +22,7 @@ from typing import IO
 import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -148,20 +149,23 @@ def read_nifti(path: str | Path) -> nb.Nifti1Image:
                 if not chunk:
                     raise _too_short(path, start.claimed)
                 content.write(chunk)
-            while stream.read(_CHUNK):  # the checksum is compared at the end of the stream
-                pass
+            while chunk := stream.read(_CHUNK):  # the checksum is compared at the end
+                if chunk.strip(b'\0'):
+                    raise _too_long(path, start.claimed)
     except (OSError, EOFError, zlib.error):
         raise _damaged(path) from None
     content.seek(0)
     try:
-        return start.image_class.from_stream(content)
+        with LoggingOutputSuppressor():
+            return start.image_class.from_stream(content)
     except _NIBABEL_ERRORS as error:
         raise _invalid(path, error) from None
 
 
 def _from_filename(start: _Start, path: str | Path) -> nb.Nifti1Image:
     try:
-        return start.image_class.from_filename(path)
+        with LoggingOutputSuppressor():
+            return start.image_class.from_filename(path)
     except _NIBABEL_ERRORS as error:
         raise _invalid(path, error) from None
 
@@ -182,6 +186,8 @@ def _read_start(path: str | Path) -> _Start:
     size = os.path.getsize(path)
     if start.claimed > (size * _MAXIMUM_EXPANSION if compressed else size):
         raise _too_short(path, start.claimed)
+    if not compressed and _has_content_after(path, start.claimed):
+        raise _too_long(path, start.claimed)
     return start
 
 
@@ -195,10 +201,14 @@ def _parse_start(stream: IO[bytes], path: str | Path) -> _Start:
         )
     raw += stream.read(version.header_class.sizeof_hdr - 348)
     try:
-        header = version.header_class.from_fileobj(io.BytesIO(raw))
-        voxels = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+        with LoggingOutputSuppressor():
+            header = version.header_class.from_fileobj(io.BytesIO(raw))
+        shape = header.get_data_shape()
+        voxels = math.prod(shape) * header.get_data_dtype().itemsize
     except _NIBABEL_ERRORS as error:
         raise _invalid(path, error) from None
+    if min(shape, default=0) < 1:
+        raise _invalid(path, f'it claims the shape {shape}')
     offset = _check_fields(header, path)
     extensions = stream.read(min(offset - len(raw), _CHUNK))
     if offset > len(raw) + len(extensions):
@@ -216,6 +226,10 @@ def _check_fields(header: nb.Nifti1Header, path: str | Path) -> int:
     least = header.single_vox_offset
     if not (math.isfinite(offset) and least <= offset < 2**62):
         raise _invalid(path, f'it puts the voxels at byte {offset:g}, not at {least} or later')
+    sizes = fields['pixdim'][1:4]
+    if not np.isfinite(sizes).all():
+        words = ' x '.join(f'{float(size):g}' for size in sizes)
+        raise _invalid(path, f'it claims voxels of {words} mm')
     slope, intercept = float(fields['scl_slope']), float(fields['scl_inter'])
     # By the standard a slope of 0 means no scaling; nibabel and others also write NaN for it.
     if math.isinf(slope) or (slope != 0 and math.isfinite(slope) and not math.isfinite(intercept)):
@@ -227,12 +241,21 @@ def _check_extensions(content: bytes, byte_order: str, path: str | Path) -> None
     """Check that header extensions end before the voxels begin."""
     if len(content) < 4 or content[0] == 0:
         return
+    if len(content) == 4:
+        raise _invalid(path, 'it announces an extension, which is not there')
     position = 4
     while len(content) - position >= 16:
         size = int(np.frombuffer(content, byte_order + 'i4', 1, position)[0])
         if size < 8 or size > len(content) - position:
             raise _invalid(path, f'an extension claims {size} bytes, which are not there')
         position += size
+
+
+def _has_content_after(path: str | Path, position: int) -> bool:
+    """Return whether a file has bytes after a position that are not zero."""
+    with open(path, 'rb') as file:
+        file.seek(position)
+        return any(chunk.strip(b'\0') for chunk in iter(lambda: file.read(1 << 16), b''))
 
 
 def _is_compressed(path: str | Path) -> bool:
@@ -244,6 +267,14 @@ def _too_short(path: str | Path, claimed: int) -> InputError:
     return InputError(
         f'it is truncated: its header claims {claimed} bytes, more than there are',
         advice='restore it from its source',
+        path=path,
+    )
+
+
+def _too_long(path: str | Path, claimed: int) -> InputError:
+    return InputError(
+        f'its header claims {claimed} bytes, fewer than there are',
+        advice='convert the image again from its source',
         path=path,
     )
 

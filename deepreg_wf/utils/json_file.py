@@ -30,14 +30,17 @@ def read_json(path: str | Path) -> Any:
     """
     text = read_user_text(path)
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if '\\u' in text:
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except json.JSONDecodeError as error:
         raise InputError(
             f'it is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})',
             advice='correct it',
             path=path,
         ) from None
-    except (ValueError, RecursionError):  # a number of too many digits, or deep nesting
+    except (ValueError, RecursionError):  # too many digits, half a character, or deep nesting
         raise InputError('it is not usable JSON', advice='correct it', path=path) from None
 
 
