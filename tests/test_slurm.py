@@ -108,7 +108,7 @@ def test_a_task_gets_what_it_requests(cohort: Cohort, slurm: Slurm) -> None:
         assert first == 'ready'
         assert second.startswith('gpu=0 cpus=1 memory=300 call=--config-file ')
         assert second.endswith(
-            f'--participant-label {label} --work-dir {cohort.folder}/work/sub-{label}'
+            f'--participant-label sub-{label} --work-dir {cohort.folder}/work/sub-{label}'
         )
         assert third == f'config {slurm.environment["SLURM_CONF"]}'
 
@@ -116,7 +116,7 @@ def test_a_task_gets_what_it_requests(cohort: Cohort, slurm: Slurm) -> None:
 def test_the_state_of_the_cohort_is_reported_while_it_runs_and_afterwards(
     cohort: Cohort, slurm: Slurm
 ) -> None:
-    script = 'echo "a word: of $4"\nuntil [ -e go ]; do sleep 0.1; done\n[ "$4" = 01 ]'
+    script = 'echo "a word: of $4"\nuntil [ -e go ]; do sleep 0.1; done\n[ "$4" = sub-01 ]'
     assert '0 waiting, 0 failed, 2 to do' in cohort('--status').stdout
     done = cohort('--submit', '--at-once', '1', '--nprocs', '1', script=script)
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ def test_the_state_of_the_cohort_is_reported_while_it_runs_and_afterwards(
     status = cohort('--status')
     assert status.returncode == 1
     assert '1 done, 0 running, 0 waiting, 1 failed, 0 to do' in status.stdout
-    assert 'sub-02 failed: a word: of 02; see ' in status.stdout
+    assert 'sub-02 failed: a word: of sub-02; see ' in status.stdout
     resumed = cohort('--resume', '--submit', '--nprocs', '1', script='true')
     assert '1 tasks' in resumed.stdout
     assert slurm.wait(120)
@@ -147,7 +147,7 @@ def test_a_task_that_the_scheduler_ends_is_reported_with_the_reason(
 ) -> None:
     """One task takes too much memory, the other one is cancelled."""
     eat = f'{sys.executable} -c "import time; hold = bytearray(400 << 20); time.sleep(60)"'
-    script = f'[ "$4" = 02 ] || exec {eat}\nexec sleep 60'
+    script = f'[ "$4" = sub-02 ] || exec {eat}\nexec sleep 60'
     cohort('--submit', '--nprocs', '1', '--mem-mb', '200', script=script)
     until(lambda: '1 running, 0 waiting, 1 failed' in cohort('--status').stdout)
     slurm.call('scancel', f'--user={os.getuid()}')
