@@ -13,6 +13,7 @@ from typing import Any
 from deepreg_wf import __version__
 from deepreg_wf.app.exit_status import INTERRUPTED, SOME_FAILED, UNUSABLE
 from deepreg_wf.cli.parser import build_parser
+from deepreg_wf.cli.values import nonempty_path, number, whole_number
 from deepreg_wf.settings import limits_of
 
 TARGET = Path(__file__).resolve().parents[1] / 'boutiques.json'
@@ -123,15 +124,15 @@ def describe_value(action: argparse.Action) -> dict[str, Any]:
     """Describe the type and the range of the value of an argument."""
     if action.nargs == 0:
         return {'type': 'Flag'}
-    if action.type in (int, float) or action.dest == MEMORY:
+    if action.type in (whole_number, number) or action.dest == MEMORY:
         low, high = limits_of(action.dest)
         return {
             'type': 'Number',
-            'integer': action.type is not float,
+            'integer': action.type is not number,
             'minimum': low,
             **({} if high == float('inf') else {'maximum': high}),
         }
-    must_exist = action.type is Path and action.dest not in CREATED_FOLDERS
+    must_exist = action.type is nonempty_path and action.dest not in CREATED_FOLDERS
     return {'type': 'File' if must_exist else 'String'}
 
 
