@@ -21,6 +21,7 @@ from deepreg_wf.engine.resources import Resources
 def run_step(x, fault, device):
     """Run a step that may fail; Nipype sends this function to the workers as text."""
     import os
+    import shutil
     import time
 
     from deepreg_wf.errors import InputError
@@ -46,6 +47,11 @@ def run_step(x, fault, device):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
     if fault == 'sleep':
         time.sleep(60)
+    action, _, folder = fault.partition(' ')
+    if action in ('remove', 'replace'):
+        shutil.rmtree(folder)
+    if action == 'replace':
+        os.makedirs(folder)
     return x
 
 
@@ -71,7 +77,9 @@ def make_graph(base_dir, faults):
     return workflow, StepLabels(images, steps)
 
 
-def execute_graph(base_dir, faults, *, nprocs, stop=False, resource_monitor=False):
+def execute_graph(
+    base_dir, faults, *, nprocs, stop=False, resource_monitor=False, plugin='MultiProc'
+):
     from nipype import config
 
     config.update_config(
@@ -90,7 +98,11 @@ def execute_graph(base_dir, faults, *, nprocs, stop=False, resource_monitor=Fals
     failures = execute(
         workflow,
         resources=Resources(
-            device='cpu', nprocs=nprocs, omp_nthreads=1, resource_monitor=resource_monitor
+            device='cpu',
+            nprocs=nprocs,
+            omp_nthreads=1,
+            resource_monitor=resource_monitor,
+            plugin_name=plugin,
         ),
         display=PlainDisplay(lines),
         step_labels=step_labels,
@@ -162,6 +174,45 @@ def test_running_out_of_memory_is_given_as_the_reason(tmp_path):
     failures, _ = execute_graph(tmp_path, {'01': 'memory', '02': ''}, nprocs=2)
     assert [failure.participant for failure in failures] == ['01']
     assert failures[0].reason.startswith('there is not enough memory (')
+
+
+@pytest.mark.parametrize(
+    ('action', 'folder', 'plugin'),
+    [
+        ('remove', '', 'MultiProc'),
+        ('replace', '', 'MultiProc'),
+        ('remove', 'deepreg_wf', 'MultiProc'),
+        ('remove', '', 'Linear'),
+    ],
+)
+def test_a_work_folder_that_is_removed_ends_the_run(tmp_path, action, folder, plugin):
+    work = tmp_path / 'work'
+    work.mkdir()
+    faults = {'01': '', '02': f'{action} {work / folder}', '03': 'input'}
+    failures, lines = execute_graph(work, faults, nprocs=1, plugin=plugin)
+    first = {failure.image: failure for failure in reversed(failures)}
+    done = set() if plugin == 'Linear' else {'sub-01'}  # it runs the images step by step
+    assert first.keys() == {'sub-01', 'sub-02', 'sub-03'} - done
+    for image, failure in first.items():
+        assert failure.sentence == (
+            f'[{image}] processing failed: the work folder {work} was removed or replaced during '
+            'the run; make the same call again, and keep the folder until it has ended.'
+        )
+    if plugin == 'MultiProc':
+        assert len(failures) == 2
+        assert not any('failed' in line for line in lines)
+        assert any(line.startswith('[sub-01] all 2 steps done') for line in lines)
+
+
+def test_images_that_were_done_or_refused_before_the_work_folder_is_removed_stay_so(tmp_path):
+    work = tmp_path / 'work'
+    work.mkdir()
+    faults = {'01': '', '02': 'input', '03': f'remove {work / "deepreg_wf"}'}
+    failures, _ = execute_graph(work, faults, nprocs=1)
+    assert {failure.image: failure.is_input_error for failure in failures} == {
+        'sub-02': True,
+        'sub-03': False,
+    }
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])

@@ -19,6 +19,7 @@ from deepreg_wf.engine.literal_paths import (
 )
 from deepreg_wf.engine.progress import ALL_IMAGES, Display, StatusCallback, StepLabels
 from deepreg_wf.engine.resources import Resources
+from deepreg_wf.engine.work_folder import WorkFolder
 from deepreg_wf.settings import Execution
 
 
@@ -91,7 +92,8 @@ def execute(
     Returns
     -------
     list of Failure
-        Empty if all steps succeeded.
+        Empty if all steps succeeded. If the work folder is removed meanwhile, the run ends, and
+        images that are not complete have failed.
 
     Raises
     ------
@@ -107,53 +109,82 @@ def execute(
         prepare_jobs(workflow, resources.plugin_name, resources.plugin_args)
     status = StatusCallback(display, step_labels)
     problem = None
-    folder = Path(workflow.base_dir) / workflow.name
-    with _working_directory(folder), _interruptible(status) as callback:
+    with (
+        _work_folder(workflow) as folder,
+        _interruptible(_checking(status, folder)) as callback,
+    ):
         plugin, plugin_args = resources.plugin(callback)
         try:
             workflow.run(plugin=plugin, plugin_args=plugin_args)
         except Exception as error:  # raised for a failed node, when all others have ended
             problem = error
+        removed = folder.problem()
     unwritten = getattr(plugin, 'unwritten_crashes', ())
     failures = collect_failures(crash_dirs, step_labels, unwritten)
+    if problem is not None and removed is not None:
+        rejected = [failure for failure in failures if failure.is_input_error]
+        # These come first, since other failures may follow from the removal.
+        failures = [*_incomplete_images(step_labels, status, rejected, str(removed)), *failures]
+        return failures or [_failure_of(ALL_IMAGES, str(removed))]
     if problem is not None and not failures:
         raise problem
-    if stop_on_first_crash:
-        failures += _stopped_images(step_labels, status, failures)
+    if stop_on_first_crash and failures:
+        reason = 'the run was stopped by the failure of another image'
+        failures += _incomplete_images(step_labels, status, failures, reason)
     return failures
 
 
-def _stopped_images(
-    step_labels: StepLabels, status: StatusCallback, failures: Sequence[Failure]
+def _incomplete_images(
+    step_labels: StepLabels, status: StatusCallback, failures: Sequence[Failure], reason: str
 ) -> list[Failure]:
-    """Return a failure for each image that is not complete because of that of another."""
+    """Return a failure with a given reason for each incomplete image that has none yet."""
     failed = {ALL_IMAGES, *(failure.image for failure in failures)}
     return [
-        Failure(
-            participant=participant_of(image),
-            image=image,
-            step='processing',
-            reason='the run was stopped by the failure of another image',
-        )
+        _failure_of(image, reason)
         for image, n_steps in step_labels.totals().items()
-        if failures and image not in failed and status.steps_done.get(image, 0) < n_steps
+        if image not in failed and status.steps_done.get(image, 0) < n_steps
     ]
 
 
+def _failure_of(image: str, reason: str) -> Failure:
+    return Failure(
+        participant=participant_of(image), image=image, step='processing', reason=reason
+    )
+
+
 @contextmanager
-def _working_directory(folder: Path) -> Iterator[None]:
-    """Change the working directory, where the resource monitor of Nipype writes its files."""
-    before = Path.cwd()
+def _work_folder(workflow: Any) -> Iterator[WorkFolder]:
+    """Make the folder of a workflow, and work in it.
+
+    The resource monitor of Nipype writes its files in the working directory.
+    """
+    before, folder = Path.cwd(), Path(workflow.base_dir) / workflow.name
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     try:
-        yield
+        with WorkFolder(folder, Path(workflow.base_dir)) as work_folder:
+            yield work_folder
     finally:
         os.chdir(before)
 
 
+def _checking(
+    callback: Callable[[Any, str], None], folder: WorkFolder
+) -> Callable[[Any, str], None]:
+    """Add a check of the work folder, which raises an error and so ends the run, to a callback."""
+
+    def checked(node: Any, event: str) -> None:
+        if (removed := folder.problem()) is not None:
+            raise removed
+        callback(node, event)
+
+    return checked
+
+
 @contextmanager
-def _interruptible(status: StatusCallback) -> Iterator[Callable[[Any, str], None]]:
+def _interruptible(
+    callback: Callable[[Any, str], None],
+) -> Iterator[Callable[[Any, str], None]]:
     """Make SIGINT and SIGTERM end the run.
 
     For a node that runs in this process, Nipype takes an interrupt for a failure of the node and
@@ -165,17 +196,17 @@ def _interruptible(status: StatusCallback) -> Iterator[Callable[[Any, str], None
         received.append(number)
         raise KeyboardInterrupt
 
-    def callback(node: Any, event: str) -> None:
+    def interruptible(node: Any, event: str) -> None:
         if received:
             raise KeyboardInterrupt
-        status(node, event)
+        callback(node, event)
 
     if threading.current_thread() is not threading.main_thread():  # it receives no signals
-        yield callback
+        yield interruptible
         return
     before = {number: signal.signal(number, interrupt) for number in (SIGINT, SIGTERM)}
     try:
-        yield callback
+        yield interruptible
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
