@@ -253,7 +253,7 @@ class Execution(_Group):
     omp_nthreads: int | None = _number(None, low=1, high=_MAXIMUM_COUNT)
     n_gpu_procs: int = _number(1, low=1, high=_MAXIMUM_COUNT)
     batch_size: int = _number(32, low=1, high=_MAXIMUM_COUNT)
-    mem_mb: int | None = _number(None, low=1, high=2**40)
+    mem_mb: int | None = _number(None, low=1, high=2**31 - 1)
     use_plugin: Path | None = None
     clean_workdir: bool = False
     stop_on_first_crash: bool = False
