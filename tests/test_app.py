@@ -54,6 +54,8 @@ sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-registration_qc.json

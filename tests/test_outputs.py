@@ -47,6 +47,8 @@ sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-registration_qc.json
@@ -62,6 +64,8 @@ sub-02/ses-a/anat/sub-02_ses-a_run-01_from-T1w_to-MNI152NLin2009aSym_mode-image_
 sub-02/ses-a/anat/sub-02_ses-a_run-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
 sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
 sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
 sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-registration_qc.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.nii.gz
@@ -73,6 +77,8 @@ sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-T1w_to-MNI152NLin2009aSym_mode-im
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-registration_qc.json
 """
 TEMPLATES = {
@@ -138,14 +144,17 @@ def store(tmp_path, bids_dir):
     files = {name: write_image(results / f'{name}.nii.gz', (6, 7, 8)) for name in MAPS}
     files['t1w_mask'] = write_image(results / 'mask.nii', (6, 7, 8), 'uint8')
     files |= {f'{name}_res2': files[name] for name in ('t1w_std', 'mask_std')}
-    files['momentum'] = write_image(results / 'momentum.nii.gz', (6, 7, 8, 1, 3))
+    for name in ('momentum', 'momentum2'):
+        files[name] = write_image(results / f'{name}.nii.gz', (6, 7, 8, 1, 3))
     for name in ('anat2std_xfm', 'std2anat_xfm'):
         files[name] = results / f'{name}.h5'
         files[name].write_bytes(name.encode())
     files['qc'] = results / 'qc.json'
     files['qc'].write_text('{"jacobian_min": 0.5}')
     files['trace'] = results / 'shooting.json'
-    files['trace'].write_text('{"metric": {"alpha": 0.01}, "steps": 10, "energy": [1.0]}')
+    later = {'metric': {'alpha': 0.02}, 'steps': 4}
+    trace = {'metric': {'alpha': 0.01}, 'steps': 10, 'later': [later], 'energy': [1.0]}
+    files['trace'].write_text(json.dumps(trace))
 
     def run(image, template='standard', method='deepbet', **options):
         workflow = init_outputs_wf(
@@ -254,10 +263,12 @@ def test_skull_stripped_follows_the_method(store, method, stripped):
     assert content[f'sub-01_{space}_desc-momentum_T1w.json']['SkullStripped'] is True
 
 
-def test_momentum_sidecar_has_the_metric_and_time_steps(store):
+def test_sidecar_of_each_momentum_has_its_metric_and_time_steps(store):
     content = sidecars(store('sub-01/anat/sub-01_T1w.nii.gz'))
     momentum = content['sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json']
     assert (momentum['Metric'], momentum['TimeSteps']) == ({'alpha': 0.01}, 10)
+    later = content['sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.json']
+    assert (later['Metric'], later['TimeSteps'], later['ChainPosition']) == ({'alpha': 0.02}, 4, 2)
 
 
 def test_every_source_exists(store, bids_dir):

@@ -15,6 +15,7 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 from niworkflows.utils.testing import generate_bids_skeleton
 
 import deepreg_wf
+from deepreg_wf import lddmm
 from deepreg_wf.checkpoints.locate import SHIPPED
 from deepreg_wf.engine.progress import StepLabels
 from deepreg_wf.errors import InputError
@@ -274,6 +275,7 @@ def test_momentum_nodes_are_chained_in_order(build, registration, steps):
         way += [type(node.interface).__name__] if node else []
     assert way[::-1] == steps
     matched = 'RefineMomentum' in steps
+    assert len(registration.momenta) == (len(lddmm.default_links((2.0,) * 3)) if matched else 1)
     assert bool(nodes_of_class(workflow, 'ConvergenceReportlet')) == matched
 
 

@@ -37,7 +37,7 @@ _IGNORED = (
     'group_*',
     '*_xfm.*',
     '*_qc.json',
-    '*_desc-momentum_T1w.*',
+    '*_desc-momentum*_T1w.*',
     '*_cohort-*',
 )
 
@@ -48,7 +48,10 @@ DESCRIPTIONS = {
         'Natural logarithm of the Jacobian determinant of the deformable part of the map from '
         'the template to the subject; positive where the subject is larger.'
     ),
-    'momentum': 'Initial momentum of the geodesic that registers the template and the subject.',
+    'momentum': 'Initial momentum of the geodesic that registers the template and the subject, or '
+    'of the first one of a chain.',
+    'momentum2': 'Initial momentum of the second geodesic of the chain, which deforms what the '
+    'first one has deformed.',
     'uncertainty': (
         'Standard deviation, in mm, of the deformable part of the map from the template to the '
         'subject, over momenta drawn from a network with dropout.'

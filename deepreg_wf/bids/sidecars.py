@@ -260,6 +260,55 @@ def registration_grid_derivatives(
     return momentum, log_jacobian, Derivative(source=source, field_name='qc', entities=qc_entities)
 
 
+def later_momentum_derivatives(
+    source: Path, template: Template, resolution: float, direction: str, names: Sequence[str]
+) -> list[Derivative]:
+    """Describe the momenta of the geodesics of a chain that follow the first one.
+
+    Parameters
+    ----------
+    source : Path
+        Raw image.
+    template : Template
+    resolution : float
+        Voxel size of the registration grid in mm.
+    direction : str
+        Direction of the geodesics: ``template-to-subject`` or ``subject-to-template``.
+    names : sequence of str
+        Names of all momenta, that of the first geodesic included.
+
+    Returns
+    -------
+    list of Derivative
+    """
+    entities = _space(template)
+    return [
+        Derivative(
+            source=source,
+            field_name=name,
+            entities=entities | {'desc': name},
+            metadata={
+                'Description': (
+                    f'Initial momentum of geodesic {number} of a chain: the deformable part of '
+                    'the registration is the composition of the maps of all geodesics, the first '
+                    'one applied first. This momentum lives on the image that the geodesics '
+                    'before it have deformed.'
+                ),
+                'ChainPosition': number,
+                'Units': 'mm',
+                'VectorComponents': 'Along the three axes of the voxel grid, in this order.',
+                'Direction': direction,
+                'Sources': [
+                    *_preproc_and_mask(source),
+                    *(_uri(source, entities | {'desc': before}) for before in names[: number - 1]),
+                ],
+                **_map_metadata(template, resolution),
+            },
+        )
+        for number, name in enumerate(names[1:], start=2)
+    ]
+
+
 def uncertainty_derivative(source: Path, template: Template, resolution: float) -> Derivative:
     """Describe the uncertainty map of the transform.
 

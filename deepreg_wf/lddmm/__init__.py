@@ -16,7 +16,7 @@ from deepreg_wf.lddmm.images import normalise
 from deepreg_wf.lddmm.lbfgs import MatchingSchedule
 from deepreg_wf.lddmm.legacy import ORIGINAL_METRIC, shoot_original
 from deepreg_wf.lddmm.matching import Match, match
-from deepreg_wf.lddmm.metric import DEFAULT_METRIC, Metric
+from deepreg_wf.lddmm.metric import DEFAULT_METRIC, Metric, MetricParameters
 from deepreg_wf.lddmm.shooting import Geodesic, shoot, shoot_inverse, shoot_invertible
 from deepreg_wf.lddmm.similarity import LNCC, SSD
 
@@ -33,6 +33,7 @@ __all__ = [
     'Match',
     'MatchingSchedule',
     'Metric',
+    'MetricParameters',
     'default_links',
     'diagnostics',
     'fields',

@@ -73,7 +73,7 @@ def default_links(spacing: Sequence[float], iterations: int | None = None) -> tu
         The links, in their order.
     """
     first = MatchingSchedule(iterations).levels(spacing)
-    later = (0,) * (len(first) - 1) + (iterations or 8,)
+    later = (iterations or 8,)
     return tuple(
         Link(terms=DEFAULT_TERMS, schedule=MatchingSchedule(levels), metric=DEFAULT_METRIC)
         for levels in (first, later)
@@ -154,7 +154,8 @@ def match_chain(
         if number + 1 < len(links):
             step = shoot_inverse(result.momentum, metric)
             inverse = step if inverse is None else fields.compose(inverse, step)
-            current, start = _warped(pair, inverse), None
+            millimetres = inverse * inverse.new_tensor(grid.spacing).view(3, 1, 1, 1)
+            current, start = dataclasses.replace(pair, earlier=millimetres), None
     return tuple(found)
 
 
@@ -202,18 +203,3 @@ def shoot_chain(momenta: Sequence[Tensor], metrics: Sequence[Metric]) -> Chain:
     if phi is None or inverse is None:
         raise ValueError('a chain has at least one link')
     return Chain(tuple(shot), phi, inverse, tuple(geodesics))
-
-
-def _warped(pair: ImagePair, inverse: Tensor) -> ImagePair:
-    """Return a pair whose moving image the links so far have warped."""
-    images = [pair.moving] if pair.moving_weight is None else [pair.moving, pair.moving_weight]
-    moving, *weight = fields.interpolate(torch.stack(images), inverse)
-    # Not log(0), should the samples of the map fold.
-    smallest = torch.finfo(inverse.dtype).eps
-    log_jacobian = fields.jacobian_determinant(inverse).clamp_min(smallest).log()
-    return dataclasses.replace(
-        pair,
-        moving=moving,
-        moving_weight=weight[0] if weight else None,
-        log_jacobian=log_jacobian,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -112,36 +113,36 @@ class ImagePair:
         Images on the same grid.
     moving_weight, fixed_weight : Tensor, shape (X, Y, Z), or None
         Weights of the voxels of each; None for 1 everywhere.
-    log_jacobian : Tensor, shape (X, Y, Z), or None
-        Logarithm of the Jacobian determinant of the inverse map that has warped the moving image
-        already; None for the identity.
+    earlier : Tensor, shape (3, X, Y, Z), or None
+        Displacement, in mm, of the inverse map of the earlier links of a chain, which has warped
+        the moving image already; None for the identity.
     """
 
     moving: Tensor
     fixed: Tensor
     moving_weight: Tensor | None = None
     fixed_weight: Tensor | None = None
-    log_jacobian: Tensor | None = None
+    earlier: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ImagePair:
-        """Return the pair with a function applied to all images and weights.
+        """Return the pair with a function applied to all its tensors.
 
         Parameters
         ----------
         change : callable
-            Takes an image and returns one.
+            Takes a tensor of shape (..., X, Y, Z) and returns one.
 
         Returns
         -------
         ImagePair
-            The changed images and weights.
+            The changed pair.
         """
         images = (
             self.moving,
             self.fixed,
             self.moving_weight,
             self.fixed_weight,
-            self.log_jacobian,
+            self.earlier,
         )
         changed = (None if image is None else change(image) for image in images)
         return ImagePair(*changed)  # type: ignore[arg-type]
@@ -258,26 +259,44 @@ class Energy:
         jacobian = self.lattice.jacobian_determinant(end.inverse, self._jacobian_step)
         if not self._is_within_bounds(jacobian.detach()):
             return None
-        moving, weight, earlier = self._warp(self.lattice.displacement(end.inverse))
+        inverse = self.lattice.displacement(end.inverse)
         log_jacobian = jacobian.log()
-        if earlier is not None:
-            log_jacobian = log_jacobian + self._at_jacobians(earlier)
+        if self._earlier is not None:
+            *earlier, log_earlier = fields.interpolate(self._earlier, inverse)
+            inverse = inverse + torch.stack(earlier)
+            log_jacobian = log_jacobian + self._at_jacobians(log_earlier)
             if not self._is_within_bounds(log_jacobian.detach().exp()):
                 return None
+        moving, weight = self._warp(inverse)
         energy = self.lattice.metric.energy(momentum) / 2 + self.mismatch(moving, weight)
         if math.isfinite(self.terms.soft_volume_change):
             energy = energy + self._barrier(log_jacobian)
         return energy if energy.isfinite() else None
 
-    def _warp(self, inverse: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the moving image, its weights and the earlier log-Jacobian, after phi^-1."""
-        pair = self.pair
-        optional = (pair.moving_weight, pair.log_jacobian)
-        present = [image for image in optional if image is not None]
-        moving, *rest = fields.interpolate(torch.stack([pair.moving, *present]), inverse)
-        warped = iter(rest)
-        weight, earlier = (None if image is None else next(warped) for image in optional)
-        return moving, weight, earlier
+    @functools.cached_property
+    def _earlier(self) -> Tensor | None:
+        """Displacement of the earlier links in voxels, and the logarithm of its Jacobian.
+
+        The images are sampled once, where the whole map leads. If they were warped link by link,
+        every link would blur them once more, and the energy would have a kink at a momentum of
+        zero, where all points lie on voxels.
+        """
+        if self.pair.earlier is None:
+            return None
+        size = self.pair.earlier.new_tensor(self.lattice.image_metric.spacing).view(3, 1, 1, 1)
+        displacement = self.pair.earlier / size
+        # Not log(0), should the samples of the map fold.
+        smallest = torch.finfo(displacement.dtype).eps
+        jacobian = fields.jacobian_determinant(displacement).clamp_min(smallest)
+        return torch.cat([displacement, jacobian.log().unsqueeze(0)])
+
+    def _warp(self, inverse: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the moving image and its weights, after phi^-1."""
+        if self.pair.moving_weight is None:
+            return fields.interpolate(self.pair.moving.unsqueeze(0), inverse)[0], None
+        images = torch.stack([self.pair.moving, self.pair.moving_weight])
+        moving, weight = fields.interpolate(images, inverse)
+        return moving, weight
 
     def _barrier(self, log_jacobian: Tensor) -> Tensor:
         """Return the energy of volume changes beyond the soft bound."""

@@ -40,7 +40,7 @@ def normalise(image: Tensor) -> Tensor:
     return (image / brain.kthvalue(rank).values).clamp_max(1)
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+def pad_to_multiple(image: Tensor, multiple: int, *, repeat: bool = False) -> Tensor:
     """Add zeros at the far end of the last three axes, up to a multiple of a number.
 
     Parameters
@@ -49,6 +49,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         The image.
     multiple : int
         Divisor of the new lengths.
+    repeat : bool
+        Repeat the last values in place of zeros; the image has four axes.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         The padded image.
     """
     widths = [width for n in reversed(image.shape[-3:]) for width in (0, -n % multiple)]
-    return F.pad(image, widths)
+    return F.pad(image, widths, mode='replicate' if repeat else 'constant')
 
 
 def block_average(image: Tensor, factor: int) -> Tensor:

@@ -146,7 +146,8 @@ def _match_levels(
     coarsest = 2 ** (len(levels) - 1)
     shape = pair.moving.shape
     momentum = pad_to_multiple(initial_momentum, coarsest)
-    pair = pair.map(lambda image: pad_to_multiple(image, coarsest))
+    # A displacement is repeated: zeros beside it would be an impossible change of volume.
+    pair = pair.map(lambda image: pad_to_multiple(image, coarsest, repeat=image.ndim == 4))
     grid = metric.with_grid(pair.moving.shape, metric.spacing)
     energies: list[tuple[float, ...]] = []
     for level, iterations in enumerate(levels):

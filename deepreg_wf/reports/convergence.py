@@ -24,12 +24,15 @@ class Level(TypedDict):
 
     Attributes
     ----------
+    geodesic : int
+        Number of the geodesic in its chain, from 1.
     spacing : float
         Voxel size in millimetres.
     energy : list of float
         Energy before the first and after each iteration.
     """
 
+    geodesic: int
     spacing: float
     energy: list[float]
 
@@ -40,7 +43,7 @@ class Trace(TypedDict):
     Attributes
     ----------
     levels : list of Level
-        Resolutions, coarsest first.
+        Resolutions of each geodesic, coarsest first.
     """
 
     levels: list[Level]
@@ -110,6 +113,8 @@ def _band(axes: _Axes, level: Level, start: int, colour: str) -> list[str]:
     right = axes.x(min(start + len(level['energy']) - 0.5, axes.iterations - 1))
     height = _HEIGHT - _TOP - _BOTTOM
     spacing = f'{level["spacing"]:g} mm'
+    if level.get('geodesic', 1) > 1:
+        spacing = f'geodesic {level["geodesic"]}, {spacing}'
     name = f'{spacing}, {len(level["energy"]) - 1} iterations'
     if right - left < _LETTER_WIDTH * len(name):
         name = spacing

@@ -56,6 +56,10 @@ def check_device(device: str) -> None:
         )
 
 
+MATCHED_GEODESICS = 2
+"""Geodesics of a registration by matching; see `deepreg_wf.lddmm.default_links`."""
+
+
 class _Group:
     """Base of the groups, which checks the choices and ranges of the fields."""
 
@@ -163,6 +167,12 @@ class Registration(_Group):
     def uses_matching(self) -> bool:
         """Use of matching to optimise or refine the momentum."""
         return self.momentum == 'optimise' or self.refine > 0
+
+    @property
+    def momenta(self) -> tuple[str, ...]:
+        """Names of the momenta of the chain of geodesics: ``momentum``, ``momentum2``, ..."""
+        later = range(2, 1 + MATCHED_GEODESICS) if self.uses_matching else ()
+        return ('momentum', *(f'momentum{number}' for number in later))
 
 
 @dataclass(frozen=True, kw_only=True)

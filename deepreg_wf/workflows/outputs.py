@@ -87,8 +87,8 @@ def init_outputs_wf(
     t1w_std, mask_std
         Image and mask on the output grid of the template; its other resolutions have fields that
         end in ``_resX``
-    log_jacobian, momentum
-        Maps on the registration grid
+    log_jacobian, momentum, momentum2, ...
+        Maps on the registration grid; a momentum for each geodesic of the chain
     uncertainty
         Map on the registration grid; only with `registration.uncertainty`
     trace
@@ -99,7 +99,7 @@ def init_outputs_wf(
     Outputs
     -------
     t1w_preproc, t1w_mask, anat2std_xfm, std2anat_xfm, t1w_std, mask_std, log_jacobian, \
-momentum, qc, uncertainty
+momentum, momentum2, ..., qc, uncertainty
         The stored files; those of level ``full`` only at that level
 
     Returns
@@ -135,7 +135,7 @@ def _add_sinks(
     inputnode = workflow.get_node('inputnode')
     fields = [derivative.field_name for derivative in stored]
     outputnode = pe.Node(niu.IdentityInterface(fields=fields), name='outputnode')
-    measured = _measured_metadata(template)
+    measured = _measured_metadata(template, fields)
     for derivative in stored:
         sink = _sink(derivative, output_dir)
         workflow.connect(inputnode, derivative.field_name, sink, 'in_file')
@@ -160,6 +160,9 @@ def _standard_derivatives(
         *sidecars.registration_grid_derivatives(
             t1w_file, template, resolution, registration.direction, networks
         ),
+        *sidecars.later_momentum_derivatives(
+            t1w_file, template, resolution, registration.direction, registration.momenta
+        ),
     ]
     if registration.uncertainty:
         derivatives.append(sidecars.uncertainty_derivative(t1w_file, template, resolution))
@@ -167,12 +170,14 @@ def _standard_derivatives(
 
 
 def _measured_metadata(
-    template: Template,
+    template: Template, fields: Sequence[str]
 ) -> dict[str, tuple[str, Callable[[str, dict[str, object]], dict[str, object]]]]:
     """Return the input and the function that complete the sidecar of a field during the run."""
     images = ['t1w_preproc', *(f't1w_std{ending}' for ending in sidecars.output_grids(template))]
     skull_stripped = ('skull_strip_method', _add_skull_stripped)
-    return {**dict.fromkeys(images, skull_stripped), 'momentum': ('trace', _add_geodesic)}
+    momenta = [field for field in fields if field.startswith('momentum')]
+    geodesic = ('trace', _add_geodesic)
+    return {**dict.fromkeys(images, skull_stripped), **dict.fromkeys(momenta, geodesic)}
 
 
 def _sink(derivative: sidecars.Derivative, output_dir: Path) -> pe.Node:
@@ -204,5 +209,8 @@ def _add_geodesic(trace: str, metadata: dict[str, object]) -> dict[str, object]:
     from pathlib import Path
 
     record = json.loads(Path(trace).read_text(encoding='utf-8'))
+    number = metadata.get('ChainPosition', 1)
+    if isinstance(number, int) and number > 1:
+        record = record['later'][number - 2]
     names = {'metric': 'Metric', 'steps': 'TimeSteps'}
     return {**metadata, **{names[key]: record[key] for key in names if key in record}}

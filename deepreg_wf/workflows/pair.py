@@ -29,12 +29,14 @@ FILES = {
     'std2anat_xfm': 'InverseComposite.h5',
     'log_jacobian': 'LogJacobian.nii.gz',
     'momentum': 'Momentum.nii.gz',
+    'momentum2': 'Momentum2.nii.gz',
     'uncertainty': 'Uncertainty.nii.gz',
     'qc': 'Quality.json',
 }
 """Name of each result after the prefix, as in ANTs where ANTs has such a result.
 
-The uncertainty is written only with `Registration.uncertainty`.
+The uncertainty is written only with `Registration.uncertainty`, the second momentum only where
+matching finds a chain of geodesics.
 """
 
 
@@ -118,7 +120,9 @@ def init_pair_wf(
             (moving_wf, registration_wf, brain),
         ]
     )
-    results = [name for name in FILES if name != 'uncertainty' or registration.uncertainty]
+    absent = {'momentum2'} - {*registration.momenta}
+    absent |= set() if registration.uncertainty else {'uncertainty'}
+    results = [name for name in FILES if name not in absent]
     _add_outputs(workflow, moving, fixed, prefix, results)
     return workflow
 

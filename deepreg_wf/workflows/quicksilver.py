@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nipype.interfaces.base import BaseInterface
     from niworkflows.engine.workflows import LiterateWorkflow
 
-SLOPPY_ITERATIONS = (10, 0)
-"""Iterations of matching for tests: at half resolution only."""
+SLOPPY_ITERATIONS = 2
+"""Iterations of matching at each resolution, for tests."""
 
 MEMORY_GB = {'predict': 0.75, 'correct': 1.0, 'match': 2.0, 'shoot': 1.5, 'sample': 1.5}
 """Memory of each node on a registration grid of 1 mm, plus 20 %; a grid of 2 mm takes half of it.
@@ -28,7 +28,7 @@ voxels.
 """
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_affine', 't1w_mask_affine')
-_SHOT = ('momentum', 'warp', 'inverse_warp', 'log_jacobian', 'trace')
+_SHOT = ('warp', 'inverse_warp', 'log_jacobian', 'trace')
 _OUTPUTS = (*_SHOT, 'matching_trace', 'uncertainty')
 _GEODESIC = """\
 Deformable registration used large deformation diffeomorphic metric mapping
@@ -43,9 +43,11 @@ _MOMENTUM = {
     'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
     'normalized cross-correlation of the images',
 }
+_CHAIN = """. A second geodesic, found in the same way, then deformed what the first one
+had deformed, and the maps of both were composed"""
 _REFINED = """, then refined by {refine} iterations of L-BFGS [@lbfgs] at each resolution
 for the local normalized cross-correlation of the images"""
-_INVERSE = """. The inverse transform was computed from the same geodesic.
+_INVERSE = """. The inverse transform was computed in the same way.
 
 """
 _UNCERTAINTY = """\
@@ -92,8 +94,8 @@ def init_quicksilver_wf(
 
     Outputs
     -------
-    momentum
-        Initial momentum of the geodesic
+    momentum, momentum2, ...
+        Initial momentum of each geodesic of the chain
     warp, inverse_warp
         Displacements from template points to points of the aligned subject, and back
     log_jacobian
@@ -120,7 +122,8 @@ def init_quicksilver_wf(
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _describe(registration)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS]), name='inputnode')
-    outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
+    outputs = niu.IdentityInterface(fields=[*registration.momenta, *_OUTPUTS])
+    outputnode = pe.Node(outputs, name='outputnode')
     images = _image_edges(registration)
     steps = _momentum_nodes(registration, compute, weights)
     geodesic = GeodesicShooting(direction=registration.direction, **compute_inputs(compute))
@@ -132,11 +135,15 @@ def init_quicksilver_wf(
     workflow.connect(
         [
             (steps[-1], shoot, [('momentum', 'momentum'), ('metric', 'metric')]),
-            (shoot, outputnode, [(field, field) for field in _SHOT]),
+            (shoot, outputnode, [(field, field) for field in ('momentum', *_SHOT)]),
         ]
     )
     if registration.uses_matching:
+        later = [(name, name) for name in ('later_momenta', 'later_metrics')]
+        workflow.connect([(steps[-1], shoot, later)])
         workflow.connect(steps[-1], 'trace', outputnode, 'matching_trace')
+        for number, field in enumerate(registration.momenta[1:]):
+            workflow.connect(shoot, ('later_momenta', _select, number), outputnode, field)
     if registration.uncertainty:
         sample = _uncertainty_node(registration, compute, weights)
         workflow.connect([(inputnode, sample, images)])
@@ -192,7 +199,7 @@ def _momentum_nodes(
     if registration.momentum == 'optimise':
         match = RefineMomentum(**inputs)
         if compute.sloppy:
-            match.inputs.iterations = [*SLOPPY_ITERATIONS]
+            match.inputs.iterations = SLOPPY_ITERATIONS
         return [_node('match', match, compute)]
     network = inputs | {'batch_size': compute.batch_size}
     predict = PredictMomentum(weights=str(weights.prediction), **network)
@@ -221,6 +228,11 @@ def _uncertainty_node(registration: Registration, compute: Compute, weights: Wei
     return _node('sample', sampling, compute)
 
 
+def _select(paths: list[str] | str, number: int) -> str:
+    """Return one of the files, which Nipype unwraps if there is one (run from its source)."""
+    return paths if isinstance(paths, str) else paths[number]
+
+
 def _node(name: str, interface: BaseInterface, compute: Compute) -> pe.Node:
     return pe.Node(interface, name=name, n_procs=compute.n_procs, mem_gb=MEMORY_GB[name])
 
@@ -232,6 +244,8 @@ def _describe(registration: Registration) -> str:
     text = _GEODESIC.format(moving=moving, fixed=fixed) + _MOMENTUM[registration.momentum]
     if registration.refine and registration.momentum != 'optimise':
         text += _REFINED.format(refine=registration.refine)
+    if registration.uses_matching:
+        text += _CHAIN
     text += _INVERSE
     if registration.uncertainty:
         text += _UNCERTAINTY.format(samples=registration.uncertainty)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _INPUTS = ('template_brain', 'template_mask', 't1w_brain', 't1w_mask', 't1w_file')
 _OPTIONAL = ('lesion_mask', 'input_measures')
-_GEODESIC = ('momentum', 'log_jacobian', 'trace', 'matching_trace', 'uncertainty')
+_GEODESIC = ('log_jacobian', 'trace', 'matching_trace', 'uncertainty')
 _OUTPUTS = ('anat2std_xfm', 'std2anat_xfm', 't1w_affine', *_GEODESIC, 'qc')
 
 
@@ -72,8 +72,8 @@ def init_registration_wf(
         Composite transforms that resample the image onto the template, and back (ITK, ``.h5``)
     t1w_affine
         Brain of the subject after the affine alone, on the registration grid
-    momentum, log_jacobian
-        Maps on the registration grid
+    momentum, momentum2, ..., log_jacobian
+        Maps on the registration grid; a momentum for each geodesic of the chain
     trace, matching_trace
         Records of the shooting and, if the momentum was matched, of the matching (JSON)
     uncertainty
@@ -89,7 +89,9 @@ def init_registration_wf(
 
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_INPUTS, *_OPTIONAL]), name='inputnode')
-    outputnode = pe.Node(niu.IdentityInterface(fields=[*_OUTPUTS]), name='outputnode')
+    outputs = niu.IdentityInterface(fields=[*registration.momenta, *_OUTPUTS])
+    outputnode = pe.Node(outputs, name='outputnode')
+    maps = [*registration.momenta, *_GEODESIC]
     affine_wf = init_affine_wf(registration=registration, compute=compute)
     quicksilver_wf = init_quicksilver_wf(
         registration=registration, compute=compute, weights=weights
@@ -112,7 +114,7 @@ def init_registration_wf(
             (quicksilver_wf, compose, warps),
             (compose, outputnode, transforms),
             (affine_wf, outputnode, [('outputnode.t1w_affine', 't1w_affine')]),
-            (quicksilver_wf, outputnode, [(f'outputnode.{name}', name) for name in _GEODESIC]),
+            (quicksilver_wf, outputnode, [(f'outputnode.{name}', name) for name in maps]),
         ]
     )
     _add_quality_control(workflow)

@@ -39,7 +39,7 @@ REPORT_FIELDS = ('t1w_valid', 't1w_mask_found', 'skull_strip_method')
 REGISTERED_FIELDS = ('t1w_brain', 'input_measures')
 """Inputs that describe an image in its own space and that only the registration takes."""
 
-_MAPS = ('momentum', 'log_jacobian', 'qc')
+_MAPS = ('log_jacobian', 'qc')
 _RESAMPLING = """\
 The bias-corrected image and its mask were resampled onto the template *{space}*{citation} in one
 step, with linear and nearest-neighbor interpolation.
@@ -187,10 +187,11 @@ def _connect_outputs(
     workflow.connect(
         [
             (registration_wf, outputs_wf, _edges('std2anat_xfm', 'trace', *maps)),
+            (registration_wf, outputs_wf, _edges(*registration.momenta)),
             (registration_wf, resample_warp, [('outputnode.anat2std_xfm', 'in_file')]),
             (inputnode, resample_warp, [('template_reference', 'reference_image')]),
             (resample_warp, outputs_wf, [('out_file', 'inputnode.anat2std_xfm')]),
-            (registration_wf, reportlets_wf, _edges('t1w_affine', *traces, *maps)),
+            (registration_wf, reportlets_wf, _edges('t1w_affine', 'momentum', *traces, *maps)),
         ]
     )
     _add_resampling(workflow, template)
