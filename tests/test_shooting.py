@@ -71,7 +71,7 @@ def test_a_momentum_that_does_not_fold_is_not_shortened() -> None:
 
 
 def test_a_momentum_that_folds_is_shortened_as_little_as_possible() -> None:
-    momentum, metric = problem(16, amplitude=40.0)
+    momentum, metric = problem(16, amplitude=22.0)
     assert _smallest_jacobian(shoot(momentum, metric)) < 0
     shot, geodesic = shoot_invertible(momentum, metric)
     assert _smallest_jacobian(geodesic) > 0

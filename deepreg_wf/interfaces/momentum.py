@@ -104,7 +104,7 @@ class RefineMomentum(SimpleInterface):
 
     def _links(self, grid: VoxelGrid) -> list[Link]:
         """Return the links of the chain, the first with the metric that was given."""
-        from deepreg_wf.lddmm import MatchingSchedule, MetricParameters, default_links
+        from deepreg_wf.lddmm import MatchingSchedule, default_links
 
         iterations = self.inputs.iterations
         if isinstance(iterations, list):
@@ -113,7 +113,7 @@ class RefineMomentum(SimpleInterface):
         else:
             links = [*default_links(grid.spacing, iterations if isdefined(iterations) else None)]
         if isdefined(self.inputs.metric):
-            links[0] = replace(links[0], metric=MetricParameters(**self.inputs.metric))
+            links[0] = replace(links[0], metric=self.inputs.metric)
         return links
 
     def _load_optional(self, name: str, grid: VoxelGrid, *, vector: bool) -> Tensor | None:

@@ -29,13 +29,22 @@ from deepreg_wf.lddmm.similarity import LNCC
 BOX_MARGIN_MM = 8.0
 """Margin around the brains within which they are matched and warped."""
 
-
 DEFAULT_TERMS = EnergyTerms(
     similarity=LNCC(width=2.0, weight=0.4, min_voxels=1.0),
     soft_volume_change=8.0,
     max_volume_change=100.0,
+    min_time_steps=2,
 )
 """Terms of the energy for T1-weighted brains."""
+
+FIRST_ITERATIONS: tuple[int, ...] = (25, 15)
+"""Most iterations of the first link at 4 mm and 2 mm."""
+
+LATER_ITERATIONS: tuple[int, ...] = (15, 10, 4)
+"""Most iterations of the second link at 2 mm, 1 mm and 0.5 mm, as far as the images go."""
+
+FIRST_LATTICE_MM = 6.0
+"""Least lattice spacing of the first link."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +59,15 @@ class Link:
         Resolution levels and iterations.
     metric : dict
         Parameters of the metric.
+    lattice_spacing : float
+        Least spacing of the lattice of the momentum, in mm. What a coarse link leaves out is left
+        to the next one.
     """
 
     terms: EnergyTerms
     schedule: MatchingSchedule
     metric: MetricParameters
+    lattice_spacing: float = 0.0
 
 
 def default_links(spacing: Sequence[float], iterations: int | None = None) -> tuple[Link, ...]:
@@ -72,11 +85,20 @@ def default_links(spacing: Sequence[float], iterations: int | None = None) -> tu
     tuple of Link
         The links, in their order.
     """
-    first = MatchingSchedule(iterations).levels(spacing)
-    later = (iterations or 8,)
-    return tuple(
-        Link(terms=DEFAULT_TERMS, schedule=MatchingSchedule(levels), metric=DEFAULT_METRIC)
-        for levels in (first, later)
+    n_levels = len(MatchingSchedule(1).levels(spacing))
+    coarse, fine = FIRST_ITERATIONS, LATER_ITERATIONS[: n_levels - 1]
+    if iterations is not None:
+        coarse, fine = (iterations,) * len(coarse), (iterations,) * len(fine)
+    # The first link stops at the second of the levels, where the second link begins.
+    coarse += (0,) * (n_levels - len(coarse))
+    return (
+        Link(
+            terms=DEFAULT_TERMS,
+            schedule=MatchingSchedule(coarse),
+            metric=DEFAULT_METRIC,
+            lattice_spacing=FIRST_LATTICE_MM,
+        ),
+        Link(terms=DEFAULT_TERMS, schedule=MatchingSchedule(fine), metric=DEFAULT_METRIC),
     )
 
 
@@ -147,7 +169,15 @@ def match_chain(
     current, inverse, found = pair, None, []
     for number, link in enumerate(links):
         metric = grid.with_grid(pair.moving.shape, grid.spacing, link.metric)
-        result = match_pair(current, metric, link.terms, link.schedule, start, progress)
+        result = match_pair(
+            current,
+            metric,
+            link.terms,
+            link.schedule,
+            start,
+            progress,
+            lattice_spacing=link.lattice_spacing,
+        )
         momentum = moving.new_zeros(3, *moving.shape)
         momentum[box] = result.momentum
         found.append(Match(momentum, result.energies, result.spacings))

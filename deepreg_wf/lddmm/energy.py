@@ -15,7 +15,7 @@ from torch.nn.functional import relu
 from deepreg_wf.lddmm import fields
 from deepreg_wf.lddmm.lattice import Lattice, every_nth
 from deepreg_wf.lddmm.metric import Metric
-from deepreg_wf.lddmm.shooting import GeodesicEnd, integrate, steps_needed
+from deepreg_wf.lddmm.shooting import MIN_TIME_STEPS, GeodesicEnd, integrate, steps_needed
 from deepreg_wf.lddmm.similarity import LNCC, SSD, Mismatch
 
 MAX_TIME_STEPS = 40
@@ -42,6 +42,9 @@ class EnergyTerms:
     max_volume_change : float
         Factor of volume change that no iteration may reach. The metric makes folds costly, but on
         a grid not impossible.
+    min_time_steps : int
+        Fewest time steps of a geodesic; see `steps_needed`. Two are enough for a small
+        deformation that is shot again, more finely, once it is found.
 
     Notes
     -----
@@ -51,6 +54,7 @@ class EnergyTerms:
     similarity: SSD | LNCC
     soft_volume_change: float = math.inf
     max_volume_change: float = 10.0
+    min_time_steps: int = MIN_TIME_STEPS
 
     def to_dict(self) -> dict[str, Any]:
         """Return the terms in values that JSON can represent.
@@ -65,6 +69,7 @@ class EnergyTerms:
             'similarity': {'kind': type(self.similarity).__name__, **asdict(self.similarity)},
             'soft_volume_change': soft if math.isfinite(soft) else None,
             'max_volume_change': self.max_volume_change,
+            'min_time_steps': self.min_time_steps,
         }
 
     @classmethod
@@ -96,6 +101,7 @@ class EnergyTerms:
             similarity=kinds[kind](**similarity),
             soft_volume_change=math.inf if soft is None else soft,
             max_volume_change=terms['max_volume_change'],
+            min_time_steps=terms['min_time_steps'],
         )
 
 
@@ -235,7 +241,7 @@ class Energy:
         Tensor, shape (), or None
             The energy, differentiable; None if the map exceeds the bounds.
         """
-        steps = steps_needed(momentum.detach(), self.lattice)
+        steps = steps_needed(momentum.detach(), self.lattice, self.terms.min_time_steps)
         if steps > MAX_TIME_STEPS:
             return None
         return self.at_endpoint(integrate(momentum, self.lattice, steps), momentum)

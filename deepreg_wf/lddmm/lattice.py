@@ -192,7 +192,8 @@ class Lattice:
             column[axis] = column[axis] + 1
             columns.append(column)
         (a, d, g), (b, e, h), (c, f, i) = columns
-        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        determinant: Tensor = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        return determinant
 
     @functools.cached_property
     def derivatives(self) -> list[Tensor]:

@@ -21,9 +21,11 @@ COARSEST_LEVEL_MM = 4.0
 MAX_VELOCITY_CHANGE = 1.0
 """Largest change of a velocity component by an iteration, in lattice spacings per unit time.
 
-The first search direction has no scale of its own, and the quadratic model of L-BFGS does not hold
-over distances at which the images change.
+The quadratic model of L-BFGS does not hold over distances at which the images change.
 """
+
+FIRST_VELOCITY_CHANGE = 0.3
+"""As `MAX_VELOCITY_CHANGE`, for a first iteration, whose direction has no scale of its own."""
 
 MAX_HALVINGS = 5
 """Times that a line search halves its step before it gives up."""
@@ -132,7 +134,8 @@ def minimise(
     momentum, energy, gradient = _shrink_to_feasible(objective, momentum)
     trace = [energy]
     for iteration in range(iterations):
-        direction = _limit_velocity(history.direction(gradient), metric)
+        limit = MAX_VELOCITY_CHANGE if history.steps else FIRST_VELOCITY_CHANGE
+        direction = _limit_velocity(history.direction(gradient), metric, limit)
         found = _line_search(objective, momentum, energy, gradient, direction)
         if found is None:
             break
@@ -201,10 +204,10 @@ def _shrink_to_feasible(objective: Objective, momentum: Tensor) -> tuple[Tensor,
     return momentum, *evaluated
 
 
-def _limit_velocity(direction: Tensor, metric: Metric) -> Tensor:
-    """Shorten a direction that would change a velocity by more than `MAX_VELOCITY_CHANGE`."""
+def _limit_velocity(direction: Tensor, metric: Metric, limit: float) -> Tensor:
+    """Shorten a direction that would change a velocity by more than a limit."""
     change = metric.velocity(direction).abs().amax() / min(metric.spacing)
-    return direction * (MAX_VELOCITY_CHANGE / change).clamp_max(1.0)
+    return direction * (limit / change).clamp_max(1.0)
 
 
 def _line_search(

@@ -93,6 +93,8 @@ def match_pair(
     schedule: MatchingSchedule | None = None,
     initial_momentum: Tensor | None = None,
     progress: Progress | None = None,
+    *,
+    lattice_spacing: float = 0.0,
 ) -> Match:
     """Minimise ``1/2 <m0, K m0> + mismatch(I0 o phi^-1, I1) + barrier(phi)``, coarse to fine.
 
@@ -105,6 +107,8 @@ def match_pair(
         I0 and I1, on the grid of `metric`.
     metric, terms, schedule, initial_momentum, progress
         As for `match`.
+    lattice_spacing : float
+        Least spacing of the lattice of any level, in mm.
 
     Returns
     -------
@@ -117,7 +121,13 @@ def match_pair(
     momentum = pair.moving.new_zeros(3, *pair.moving.shape)
     start = momentum if initial_momentum is None else initial_momentum
     found, energies = _match_levels(
-        pair.map(lambda image: image[box]), metric, terms, schedule, start[box], progress
+        pair.map(lambda image: image[box]),
+        metric,
+        terms,
+        schedule,
+        start[box],
+        progress,
+        lattice_spacing,
     )
     momentum[box] = found
     spacings = tuple(max(metric.spacing) * 2**level for level in range(halvings, -1, -1))
@@ -131,6 +141,7 @@ def _match_levels(
     schedule: MatchingSchedule,
     initial_momentum: Tensor,
     progress: Progress | None,
+    lattice_spacing: float,
 ) -> tuple[Tensor, tuple[tuple[float, ...], ...]]:
     """Minimise the energy level by level, coarse to fine.
 
@@ -156,7 +167,7 @@ def _match_levels(
             continue
         factor = coarsest // 2**level
         level_pair = pair.map(lambda image, factor=factor: block_average(image, factor))  # type: ignore[misc]
-        lattice = _lattice_of_level(grid, factor)
+        lattice = _lattice_of_level(grid, factor, lattice_spacing)
         energy = Energy.from_pair(level_pair, lattice.coarsened(factor), terms)
         start = lattice.restrict(momentum)
         found, trace = minimise(energy, start, iterations, schedule, progress)
@@ -166,8 +177,8 @@ def _match_levels(
     return momentum[:, : shape[0], : shape[1], : shape[2]], tuple(energies)
 
 
-def _lattice_of_level(grid: Metric, factor: int) -> Lattice:
+def _lattice_of_level(grid: Metric, factor: int, least: float) -> Lattice:
     """Return the lattice of the momenta at a level that averages `factor` voxels a side."""
     spacing = VOXELS_PER_LATTICE_SPACING * factor * min(grid.spacing)
-    spacing = max(spacing, coarsest_spacing(grid, MATCHING_GAIN_CUTOFF))
+    spacing = max(spacing, least, coarsest_spacing(grid, MATCHING_GAIN_CUTOFF))
     return Lattice.around(grid, spacing=spacing)

@@ -230,7 +230,7 @@ def integrate(momentum: Tensor, lattice: Lattice, steps: int) -> GeodesicEnd:
     return GeodesicEnd(momentum, inverse, torch.stack(energies))
 
 
-def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
+def steps_needed(momentum: Tensor, lattice: Lattice, least: int = MIN_TIME_STEPS) -> int:
     """Return the number of time steps of a geodesic.
 
     In one step no point moves by more than `MAX_COURANT` lattice spacings.
@@ -241,11 +241,13 @@ def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
         m_0 on the lattice, per mm^3.
     lattice : Lattice
         The lattice.
+    least : int
+        Fewest time steps of a momentum that is not zero.
 
     Returns
     -------
     int
-        1 for a momentum of zero, else at least `MIN_TIME_STEPS`.
+        1 for a momentum of zero, else at least `least`.
 
     Raises
     ------
@@ -258,7 +260,7 @@ def steps_needed(momentum: Tensor, lattice: Lattice) -> int:
         raise ValueError('the momentum has values that are not finite')
     if not fastest:
         return 1
-    return max(MIN_TIME_STEPS, math.ceil(fastest / MAX_COURANT))
+    return max(least, math.ceil(fastest / MAX_COURANT))
 
 
 def adjoint(v: Tensor, w: Tensor, lattice: Lattice) -> Tensor:
