@@ -45,10 +45,10 @@ sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-brain_mask.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-brain_mask.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-logjacobian_T1w.nii.gz
-sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
-sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.json
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz
 sub-01/anat/sub-01_space-MNI152NLin2009aSym_desc-registration_qc.json
@@ -62,10 +62,10 @@ sub-02/ses-a/anat/sub-02_ses-a_run-01_from-MNI152NLin2009aSym_to-T1w_mode-image_
 sub-02/ses-a/anat/sub-02_ses-a_run-01_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.json
 sub-02/ses-a/anat/sub-02_ses-a_run-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5
 sub-02/ses-a/anat/sub-02_ses-a_run-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
-sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
-sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
 sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
 sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
 sub-02/ses-a/anat/sub-02_ses-a_run-01_space-MNI152NLin2009aSym_desc-registration_qc.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_desc-brain_mask.nii.gz
@@ -75,10 +75,10 @@ sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-MNI152NLin2009aSym_to-T1w_mode-im
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.h5
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json
-sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.json
-sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum2_T1w.json
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum2_T1w.nii.gz
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.json
+sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-momentum_T1w.nii.gz
 sub-02/ses-b/anat/sub-02_ses-b_acq-mprage_space-MNI152NLin2009aSym_desc-registration_qc.json
 """
 TEMPLATES = {

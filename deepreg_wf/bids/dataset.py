@@ -37,7 +37,8 @@ _IGNORED = (
     'group_*',
     '*_xfm.*',
     '*_qc.json',
-    '*_desc-momentum*_T1w.*',
+    '*_desc-momentum_T1w.*',
+    '*_desc-momentum2_T1w.*',
     '*_cohort-*',
 )
 
