@@ -31,9 +31,10 @@ OURS: dict[str, Callable[[Tensor, Tensor, float], Outcome]] = {
     'refine-5': ours.register_refine_5,
     'refine-20': ours.register_refine_20,
     'lddmm': ours.register_lddmm,
-    'lddmm-ssd': ours.register_lddmm_ssd,
-    'lddmm-power1': ours.register_power1,
-    'lddmm-power1-ssd': ours.register_power1_ssd,
+    'geodesic': ours.register_geodesic,
+    'geodesic-ssd': ours.register_geodesic_ssd,
+    'geodesic-power1': ours.register_power1,
+    'geodesic-power1-ssd': ours.register_power1_ssd,
 }
 
 METHODS: dict[str, Callable[[Tensor, Tensor, float], Outcome]] = {

@@ -17,24 +17,14 @@ from deepreg_wf.quicksilver import correct, load_checkpoint, predict
 POWER_1 = MetricParameters(alpha=0.03, beta=0.03, gamma=0.0018, power=1, discrete=False)
 """Of the decay length of the default metric, and of its gain for waves of that length."""
 
-ONE_GEODESIC = NETWORK_TERMS
-"""Energy of a registration by one geodesic, as before there were chains."""
-
 SSD_TERMS = lddmm.EnergyTerms(similarity=lddmm.SSD())
 
 ORIGINAL_STEPS = 50
 ORIGINAL_STEP_SIZE = 4e-6
 
 
-def register_lddmm(
-    moving: Tensor,
-    fixed: Tensor,
-    spacing: float,
-    *,
-    metric: MetricParameters = lddmm.DEFAULT_METRIC,
-    terms: lddmm.EnergyTerms = ONE_GEODESIC,
-) -> Outcome:
-    """Match by geodesic shooting, by default with the defaults of the package.
+def register_lddmm(moving: Tensor, fixed: Tensor, spacing: float) -> Outcome:
+    """Match by a chain of geodesics, with the defaults of the package.
 
     Parameters
     ----------
@@ -42,12 +32,42 @@ def register_lddmm(
         On one grid, intensities in [0, 1].
     spacing : float
         Millimetres, along each axis.
-    metric : Parameters
-    terms : EnergyTerms
 
     Returns
     -------
     Outcome
+    """
+    with Stopwatch(moving.device) as watch:
+        grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device)
+        chain = _match_and_shoot(moving, fixed, grid)
+    return _outcome(chain, watch)
+
+
+def _match_and_shoot(
+    moving: Tensor,
+    fixed: Tensor,
+    grid: lddmm.Metric,
+    iterations: int | None = None,
+    momentum: Tensor | None = None,
+) -> lddmm.Chain:
+    """Match and shoot as the app does, from a predicted momentum or from zero."""
+    links = lddmm.default_links(grid.spacing, iterations)
+    matches = lddmm.match_chain(moving, fixed, grid, links, initial_momentum=momentum)
+    metrics = [grid.with_grid(grid.shape, grid.spacing, link.metric) for link in links]
+    return lddmm.shoot_chain([match.momentum for match in matches], metrics)
+
+
+def register_geodesic(
+    moving: Tensor,
+    fixed: Tensor,
+    spacing: float,
+    *,
+    metric: MetricParameters = lddmm.DEFAULT_METRIC,
+    terms: lddmm.EnergyTerms = NETWORK_TERMS,
+) -> Outcome:
+    """Match by one geodesic, as before there were chains.
+
+    Parameters beside those of `register_lddmm` are those of `lddmm.match`.
     """
     with Stopwatch(moving.device) as watch:
         grid = lddmm.Metric(moving.shape, [spacing] * 3, device=moving.device, **metric)
@@ -91,7 +111,7 @@ def _bounding_box(image: Tensor) -> tuple[slice, ...]:
     )
 
 
-def _outcome(geodesic: lddmm.Geodesic, watch: Stopwatch) -> Outcome:
+def _outcome(geodesic: lddmm.Geodesic | lddmm.Chain, watch: Stopwatch) -> Outcome:
     return Outcome(
         displacement=geodesic.phi_inverse,
         inverse=geodesic.phi,
@@ -132,22 +152,17 @@ def register_network(
             momentum = correct(
                 correction, momentum, moving, fixed, grid, n_iterations=n_iterations
             )
+        result: lddmm.Geodesic | lddmm.Chain
         if refine:
-            momentum = lddmm.match(
-                moving,
-                fixed,
-                grid,
-                terms=ONE_GEODESIC,
-                schedule=lddmm.MatchingSchedule(refine),
-                initial_momentum=momentum,
-            ).momentum
-        geodesic = lddmm.shoot_invertible(momentum, grid)[1]
-    return _outcome(geodesic, watch)
+            result = _match_and_shoot(moving, fixed, grid, refine, momentum)
+        else:
+            result = lddmm.shoot_invertible(momentum, grid)[1]
+    return _outcome(result, watch)
 
 
 register_predict = functools.partial(register_network, corrected=False)
 register_refine_5 = functools.partial(register_network, refine=5)
 register_refine_20 = functools.partial(register_network, refine=20)
-register_lddmm_ssd = functools.partial(register_lddmm, terms=SSD_TERMS)
-register_power1 = functools.partial(register_lddmm, metric=POWER_1)
-register_power1_ssd = functools.partial(register_lddmm, metric=POWER_1, terms=SSD_TERMS)
+register_geodesic_ssd = functools.partial(register_geodesic, terms=SSD_TERMS)
+register_power1 = functools.partial(register_geodesic, metric=POWER_1)
+register_power1_ssd = functools.partial(register_geodesic, metric=POWER_1, terms=SSD_TERMS)

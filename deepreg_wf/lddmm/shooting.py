@@ -2,8 +2,8 @@
 
 The momentum obeys ``dm/dt = -ad*_v m`` with ``v = K m``, the Euler-Poincare equation (Miller,
 Trouve and Younes, JMIV 2006), and the inverse map psi is transported, ``d psi/dt = -(D psi) v``.
-Both are solved on a `Lattice` in the space of its band-limited fields (as in Zhang and Fletcher,
-IPMI 2015). There ``ad*`` is the exact transpose of ``ad``, so that only the time discretisation
+Both are solved on a `Lattice` in the space of its band-limited fields (Zhang and Fletcher,
+IPMI 2015; Zhang et al., IPMI 2017). There ``ad*`` is the exact transpose of ``ad``, so that only the time discretisation
 changes the energy ``<m, K m>``, however rough the momentum. No field is interpolated.
 """
 

@@ -34,13 +34,15 @@ _GEODESIC = """\
 Deformable registration used large deformation diffeomorphic metric mapping
 [LDDMM, @beg2005; @miller2006]: {moving} was carried onto {fixed} along a geodesic of \
 diffeomorphisms,
-which is determined by its initial vector momentum [@singh2013]. """
+which is determined by its initial vector momentum [@singh2013] and computed in the space of
+band-limited fields [@zhang2017]. """
 _MOMENTUM = {
     'predict': 'The momentum was predicted by a convolutional network '
     '[Quicksilver, @quicksilver2017]',
     'predict+correct': 'The momentum was predicted by a convolutional network '
     'and corrected by a second one [Quicksilver, @quicksilver2017]',
-    'optimise': 'The momentum was optimised by L-BFGS [@lbfgs], coarse to fine, for the local '
+    'optimise': 'The momentum was optimised by L-BFGS [@lbfgs] on the adjoint gradient '
+    '[@vialard2012], coarse to fine, for the local '
     'normalized cross-correlation of the images',
 }
 _CHAIN = """. A second geodesic, found in the same way, then deformed what the first one
