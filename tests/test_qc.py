@@ -37,6 +37,8 @@ MEASURES = {
     'displacement_max_mm': 11.0,
     'mask_edge': 0.3,
     'slice_order': 1.02,
+    'ghost_strength': 0.02,
+    'doubling_strength': 0.06,
     'nonfinite_voxels': 0,
     'form_distance_mm': 0.0,
 }
@@ -75,6 +77,9 @@ def test_good_limits_lie_within_acceptable_limits():
         ('mirror_gain', None, Grade.GOOD),
         ('mask_edge', 0.8, Grade.REVIEW),
         ('slice_order', 2.1, Grade.BAD),
+        ('ghost_strength', 0.3, Grade.BAD),
+        ('doubling_strength', 0.2, Grade.REVIEW),
+        ('ghost_strength', None, Grade.GOOD),
         ('nonfinite_voxels', 6240, Grade.REVIEW),
         ('form_distance_mm', 59.0, Grade.REVIEW),
         ('displacement_max_mm', 25.0, Grade.REVIEW),

@@ -141,13 +141,15 @@ class InputQC(SimpleInterface):
     --------
     >>> qc = InputQC(in_file='T1w.nii.gz', in_mask='brain_mask.nii.gz', nonfinite_voxels=0)
     >>> sorted(json.loads(Path(qc.run().outputs.out_file).read_text()))
-    ['form_distance_mm', 'mask_edge', 'nonfinite_voxels', 'slice_order']
+    ['doubling_strength', 'form_distance_mm', 'ghost_strength', 'mask_edge', 'nonfinite_voxels', \
+'slice_order']
     """
 
     input_spec = _InputQCInputSpec
     output_spec = _InputQCOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from deepreg_wf.qc.ghosts import ghost_measures
         from deepreg_wf.qc.input_measures import mask_edge, slice_order
         from deepreg_wf.spatial import load_image
         from deepreg_wf.spatial.masks import load_mask
@@ -158,6 +160,7 @@ class InputQC(SimpleInterface):
         measures = {
             'mask_edge': mask_edge(data, mask, grid.spacing),
             'slice_order': slice_order(data, mask),
+            **ghost_measures(data, grid.spacing),
             **{name: value if isdefined(value) else None for name, value in given.items()},
         }
         out_file = Path(runtime.cwd) / 'input_qc.json'

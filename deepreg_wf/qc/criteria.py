@@ -287,6 +287,24 @@ CRITERIA = (
         'to 2.6 where odd and even slices are exchanged.',
     ),
     Criterion(
+        key='ghost_strength',
+        label='Strength of a ghost',
+        good=Interval(high=0.07),
+        acceptable=Interval(high=0.2),
+        reason='Strength of a copy of the image that is shifted by 12 mm or more along an axis '
+        'and added to it, from the power spectrum. It was 0.007 to 0.035 in 80 images without '
+        'artefacts; it is 0.2 to 0.3 for a ghost of 30 %, and 0.05 to 0.2 with ringing from '
+        'motion. It is not measured for voxels above 2.5 mm.',
+    ),
+    Criterion(
+        key='doubling_strength',
+        label='Strength of a double image',
+        good=Interval(high=0.16),
+        acceptable=Interval(high=0.25),
+        reason='The same for a shift of 4 to 12 mm, at which the head itself has repetitions: it '
+        'was 0.02 to 0.1 in the 80 images, and is 0.28 or more for a copy of 30 %.',
+    ),
+    Criterion(
         key='nonfinite_voxels',
         label='Voxels that were not finite and were set to 0',
         good=Interval(low=0, high=0),
