@@ -23,17 +23,20 @@ from deepreg_wf.lddmm.images import content_box
 from deepreg_wf.lddmm.lbfgs import MatchingSchedule, Progress
 from deepreg_wf.lddmm.matching import Match, match_pair
 from deepreg_wf.lddmm.metric import DEFAULT_METRIC, Metric, MetricParameters
-from deepreg_wf.lddmm.shooting import SHRINK, Geodesic, folds, shoot, shoot_inverse
+from deepreg_wf.lddmm.shooting import MIN_TIME_STEPS, SHRINK, Geodesic, folds, shoot, shoot_inverse
 from deepreg_wf.lddmm.similarity import LNCC
 
 BOX_MARGIN_MM = 8.0
 """Margin around the brains within which they are matched and warped."""
 
+LATER_TIME_STEPS = 2
+"""Fewest time steps of a later link, whose deformation is small."""
+
 DEFAULT_TERMS = EnergyTerms(
     similarity=LNCC(width=2.0, weight=0.4, min_voxels=1.0),
     soft_volume_change=8.0,
     max_volume_change=100.0,
-    min_time_steps=2,
+    min_time_steps=LATER_TIME_STEPS,
 )
 """Terms of the energy for T1-weighted brains."""
 
@@ -216,8 +219,9 @@ def shoot_chain(momenta: Sequence[Tensor], metrics: Sequence[Metric]) -> Chain:
     shot, geodesics = [], []
     phi = inverse = None
     for momentum, metric in zip(momenta, metrics, strict=True):
+        min_steps = LATER_TIME_STEPS if shot else MIN_TIME_STEPS
         while True:
-            geodesic = shoot(momentum, metric)
+            geodesic = shoot(momentum, metric, min_steps=min_steps)
             after = geodesic.phi if phi is None else fields.compose(geodesic.phi, phi)
             before = (
                 geodesic.phi_inverse

@@ -3,8 +3,9 @@
 The momentum obeys ``dm/dt = -ad*_v m`` with ``v = K m``, the Euler-Poincare equation (Miller,
 Trouve and Younes, JMIV 2006), and the inverse map psi is transported, ``d psi/dt = -(D psi) v``.
 Both are solved on a `Lattice` in the space of its band-limited fields (Zhang and Fletcher,
-IPMI 2015; Zhang et al., IPMI 2017). There ``ad*`` is the exact transpose of ``ad``, so that only the time discretisation
-changes the energy ``<m, K m>``, however rough the momentum. No field is interpolated.
+IPMI 2015; Zhang et al., IPMI 2017). There ``ad*`` is the exact transpose of ``ad``, so that only
+the time discretisation changes the energy ``<m, K m>``, however rough the momentum. No field is
+interpolated.
 """
 
 from __future__ import annotations
@@ -56,7 +57,13 @@ class Geodesic:
         return float(change.abs().max())
 
 
-def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geodesic:
+def shoot(
+    momentum: Tensor,
+    metric: Metric,
+    *,
+    steps: int | None = None,
+    min_steps: int = MIN_TIME_STEPS,
+) -> Geodesic:
     """Compute both maps of the geodesic of an initial momentum, for unit time.
 
     Shooting minus the final momentum retraces the geodesic backwards; the inverse map of that
@@ -70,6 +77,8 @@ def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geod
         Metric on the voxels of the momentum.
     steps : int, optional
         Number of time steps; by default `steps_needed`.
+    min_steps : int
+        Fewest time steps, if their number is not given.
 
     Returns
     -------
@@ -84,7 +93,7 @@ def shoot(momentum: Tensor, metric: Metric, *, steps: int | None = None) -> Geod
     lattice = Lattice.around(metric)
     with torch.no_grad():
         start = lattice.restrict(momentum)
-        steps = steps or steps_needed(start, lattice)
+        steps = steps or steps_needed(start, lattice, min_steps)
         end = integrate(start, lattice, steps)
         reverse = integrate(-end.momentum, lattice, steps)
         return Geodesic(
