@@ -23,6 +23,7 @@ from deepreg_wf.training import (
     Cohort,
     CohortError,
     TrainingSettings,
+    calibration,
     choose_validation,
     load_cohort,
     quantise,
@@ -160,8 +161,12 @@ def test_known_geodesic_carries_the_moving_onto_the_fixed_image(cohort: Cohort) 
     assert (warped - fixed).abs().mean() < 0.1 * (moving - fixed).abs().mean()
 
 
-def test_calibration_makes_the_spread_equal_to_the_error(cohort: Cohort) -> None:
+def test_calibration_makes_the_spread_equal_to_the_error(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For a network that is used for the prediction and the uncertainty."""
+    monkeypatch.setattr(calibration, 'N_GEODESICS', 2)
+    monkeypatch.setattr(calibration, 'N_SAMPLES', 3)
     coarse_grid = CoarseGrid(cohort.metric_on('cpu'), COARSE_SPACING)
     torch.manual_seed(0)
     spec = spec_for_cohort(features=2, output_scale=0.003, dropout=0.2)
