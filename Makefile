@@ -21,7 +21,7 @@ demo: $(VENV)/.package
 	$(BIN)/deepreg_wf-demo $(DEMO_OUTPUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 gpu: $(VENV)/.package
 	$(BIN)/python tools/gpu_check.py

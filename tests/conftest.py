@@ -30,6 +30,29 @@ SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 BrainMaker = Callable[..., nb.Nifti1Image]
 
 
+LONGEST_FIRST = (
+    'test_demo',
+    'test_app',
+    'test_usage',
+    'test_slurm',
+    'test_survival',
+    'test_training',
+    'test_full_disk',
+    'test_brain',
+    'test_template_match',
+    'test_provenance',
+    'test_smriprep',
+    'test_group',
+)
+"""Modules that take a minute or more. Side by side, short ones fill the time that is left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
     """Return the folder of the real datasets, which are not part of the repository."""

@@ -34,8 +34,8 @@ LATER_TIME_STEPS = 2
 
 DEFAULT_TERMS = EnergyTerms(
     similarity=LNCC(width=2.0, weight=0.4, min_voxels=1.0),
-    soft_volume_change=8.0,
-    max_volume_change=100.0,
+    soft_volume_change=5.0,
+    max_volume_change=15.0,
     min_time_steps=LATER_TIME_STEPS,
 )
 """Terms of the energy for T1-weighted brains."""

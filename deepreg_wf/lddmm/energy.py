@@ -38,7 +38,8 @@ class EnergyTerms:
         Similarity of the images.
     soft_volume_change : float
         Factor c of volume change, in either direction, from which on the energy has a barrier,
-        ``BARRIER_WEIGHT * integral of max(0, |log J| - log c)^2``; infinite for none.
+        ``BARRIER_WEIGHT * integral of max(0, |log J| - log c)^2``, over the space of the fixed
+        image and over that of the moving one; infinite for none.
     max_volume_change : float
         Factor of volume change that no iteration may reach. The metric makes folds costly, but on
         a grid not impossible.
@@ -308,7 +309,9 @@ class Energy:
         """Return the energy of volume changes beyond the soft bound."""
         excess = relu(log_jacobian.abs() - math.log(self.terms.soft_volume_change))
         volume = self.lattice.image_metric.voxel_volume * self._jacobian_step**3
-        return BARRIER_WEIGHT * volume * excess.square().sum()
+        # J is the volume that a voxel of the fixed image has in the space of the moving one.
+        both_spaces = volume * (1 + log_jacobian.exp())
+        return BARRIER_WEIGHT * (both_spaces * excess.square()).sum()
 
     def _is_within_bounds(self, jacobian: Tensor) -> bool:
         """Tell whether all volume changes are within the hard bound; False for NaN."""
