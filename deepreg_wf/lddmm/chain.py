@@ -216,7 +216,8 @@ def shoot_chain(momenta: Sequence[Tensor], metrics: Sequence[Metric]) -> Chain:
     ValueError
         If a momentum has values that are not finite, or shooting it diverges.
     """
-    shot, geodesics = [], []
+    shot: list[Tensor] = []
+    geodesics: list[Geodesic] = []
     phi = inverse = None
     for momentum, metric in zip(momenta, metrics, strict=True):
         min_steps = LATER_TIME_STEPS if shot else MIN_TIME_STEPS
