@@ -199,6 +199,8 @@ def own_method(monkeypatch):
         return ndimage.binary_erosion(data > 0, iterations=4)
 
     monkeypatch.setitem(METHODS, 'erosion', Method(extract=extract, citation='*erosion*'))
+    setting = Anatomical.__dataclass_fields__['skull_strip_method']
+    monkeypatch.setattr(setting, 'metadata', {'choices': (*SKULL_STRIP_METHODS, 'erosion')})
     return 'erosion'
 
 

@@ -105,7 +105,7 @@ def test_both_maps_of_a_chain_are_inverse_to_each_other(brains, grid) -> None:
 def test_however_strong_the_momenta_a_chain_does_not_fold(brains, grid) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 3, *grid.shape, generator=generator) * (brains[0] > 0)
-    momenta = [part * 10 / grid.velocity(part).abs().max() for part in noise]  # mm per unit time
+    momenta = [part * 12 / grid.velocity(part).abs().max() for part in noise]  # mm per unit time
     chain = shoot_chain(momenta, [grid, grid])
     assert any(shot is not given for shot, given in zip(chain.momenta, momenta, strict=True))
     for displacement in (chain.phi, chain.phi_inverse):

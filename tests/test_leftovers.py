@@ -100,7 +100,12 @@ def wait_until(condition, seconds: float) -> None:
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_ended_leaves_no_process_and_no_file_elsewhere(tmp_path, number) -> None:
+def test_ended_run(tmp_path, number) -> None:
+    """It leaves no process, and no file elsewhere.
+
+    The name is short, because multiprocessing has a socket in TMPDIR, whose path may have no more
+    than 107 characters.
+    """
     script, work, elsewhere = tmp_path / 'script.py', tmp_path / 'work', tmp_path / 'tmp'
     script.write_text(SCRIPT)
     elsewhere.mkdir()

@@ -31,6 +31,7 @@ ON_TEMPLATE = ('desc-preproc_T1w.nii.gz', 'desc-brain_mask.nii.gz')
 MAPS = (
     'desc-logjacobian_T1w.nii.gz',
     'desc-momentum_T1w.nii.gz',
+    'desc-momentum2_T1w.nii.gz',
     'desc-registration_qc.json',
 )
 
@@ -75,7 +76,7 @@ def folder(tmp_path_factory) -> Path:
     make_masks(folder / 'prep')
     make_templateflow(folder / 'templateflow')
     commands = ''.join(re.findall(r'```sh\n(.*?)```', PAGE.read_text('utf-8'), re.S))
-    coarse = commands.replace(' participant', ' participant --registration-resolution 4')
+    coarse = commands.replace(' participant', ' participant --registration-resolution 4 --refine 1')
     places = [str(Path(sys.executable).parent), os.environ['PATH']]
     environment = os.environ | {
         'PATH': os.pathsep.join(places),

@@ -87,7 +87,7 @@ def init_outputs_wf(
     t1w_std, mask_std
         Image and mask on the output grid of the template; its other resolutions have fields that
         end in ``_resX``
-    log_jacobian, momentum, momentum2, ...
+    log_jacobian, momentum, momentum2
         Maps on the registration grid; a momentum for each geodesic of the chain
     uncertainty
         Map on the registration grid; only with `registration.uncertainty`
@@ -99,7 +99,7 @@ def init_outputs_wf(
     Outputs
     -------
     t1w_preproc, t1w_mask, anat2std_xfm, std2anat_xfm, t1w_std, mask_std, log_jacobian, \
-momentum, momentum2, ..., qc, uncertainty
+momentum, momentum2, qc, uncertainty
         The stored files; those of level ``full`` only at that level
 
     Returns

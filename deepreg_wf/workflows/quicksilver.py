@@ -96,8 +96,8 @@ def init_quicksilver_wf(
 
     Outputs
     -------
-    momentum, momentum2, ...
-        Initial momentum of each geodesic of the chain
+    momentum, momentum2
+        Initial momentum of each geodesic; the second only where matching finds a chain
     warp, inverse_warp
         Displacements from template points to points of the aligned subject, and back
     log_jacobian

@@ -72,7 +72,7 @@ def init_registration_wf(
         Composite transforms that resample the image onto the template, and back (ITK, ``.h5``)
     t1w_affine
         Brain of the subject after the affine alone, on the registration grid
-    momentum, momentum2, ..., log_jacobian
+    momentum, momentum2, log_jacobian
         Maps on the registration grid; a momentum for each geodesic of the chain
     trace, matching_trace
         Records of the shooting and, if the momentum was matched, of the matching (JSON)
