@@ -70,7 +70,7 @@ def make_templateflow(home: Path) -> None:
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Folder in which the commands of the page were run, unchanged but on a coarse grid and with fewer iterations."""
+    """Folder in which the commands of the page were run, on a coarse grid, with few iterations."""
     folder = tmp_path_factory.mktemp('usage')
     make_dataset(folder / 'bids')
     make_masks(folder / 'prep')
