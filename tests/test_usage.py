@@ -70,13 +70,13 @@ def make_templateflow(home: Path) -> None:
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Folder in which the commands of the page were run, on a coarse grid, with few iterations."""
+    """Folder in which the commands of the page were run, coarsely, with few iterations."""
     folder = tmp_path_factory.mktemp('usage')
     make_dataset(folder / 'bids')
     make_masks(folder / 'prep')
     make_templateflow(folder / 'templateflow')
     commands = ''.join(re.findall(r'```sh\n(.*?)```', PAGE.read_text('utf-8'), re.S))
-    quick = ' participant --registration-resolution 4 --refine 1'
+    quick = ' participant --registration-resolution 4 --refine 1 --sloppy'
     coarse = commands.replace(' participant', quick)
     places = [str(Path(sys.executable).parent), os.environ['PATH']]
     environment = os.environ | {
