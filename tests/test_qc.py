@@ -62,7 +62,7 @@ def test_good_limits_lie_within_acceptable_limits():
         ('jacobian_min', 0.05, Grade.REVIEW),
         ('jacobian_min', -0.01, Grade.BAD),
         ('inverse_error_median_mm', 0.3, Grade.REVIEW),
-        ('inverse_error_p99_mm', 2.0, Grade.BAD),
+        ('inverse_error_p99_mm', 2.5, Grade.BAD),
         ('energy_drift', 0.03, Grade.REVIEW),
         ('correlation_final', 0.55, Grade.BAD),
         ('correlation_affine', 0.87, Grade.REVIEW),

@@ -137,19 +137,20 @@ CRITERIA = (
         key='inverse_error_median_mm',
         label='Inverse error, median',
         unit='mm',
-        good=Interval(high=0.1),
+        good=Interval(high=0.2),
         acceptable=Interval(high=0.5),
         reason='Distance between a point of the brain and where it ends after both transforms, '
-        'there and back. A tenth of a millimetre is far below the size of a voxel.',
+        'there and back. It is the error of interpolating displacements between voxels: a fifth '
+        'of a millimetre is a tenth of a voxel of the registration grid at 2 mm.',
     ),
     Criterion(
         key='inverse_error_p99_mm',
         label='Inverse error, 99th percentile',
         unit='mm',
-        good=Interval(high=0.5),
-        acceptable=Interval(high=1.0),
-        reason='The same distance in the worst hundredth of the brain. Half a millimetre is a '
-        'quarter of a voxel of the registration grid at 2 mm, one millimetre is half of it.',
+        good=Interval(high=1.0),
+        acceptable=Interval(high=2.0),
+        reason='The same distance in the worst hundredth of the brain. One millimetre is half a '
+        'voxel of the registration grid at 2 mm.',
     ),
     Criterion(
         key='energy_drift',
