@@ -232,12 +232,9 @@ def registration_grid_derivatives(
                 'Initial momentum of the geodesic that registers the template and the T1-weighted '
                 'image after their affine alignment: m = L v, v the initial velocity.'
             ),
-            'Units': 'mm',
-            'VectorComponents': 'Along the three axes of the voxel grid, in this order.',
-            'Direction': direction,
+            **_momentum_metadata(template, resolution, direction),
             **({'NetworksSHA256': dict(networks)} if networks else {}),
             'Sources': _preproc_and_mask(source),
-            **_map_metadata(template, resolution),
         },
     )
     log_jacobian = Derivative(
@@ -295,14 +292,11 @@ def later_momentum_derivatives(
                     'before it have deformed.'
                 ),
                 'ChainPosition': number,
-                'Units': 'mm',
-                'VectorComponents': 'Along the three axes of the voxel grid, in this order.',
-                'Direction': direction,
+                **_momentum_metadata(template, resolution, direction),
                 'Sources': [
                     *_preproc_and_mask(source),
                     *(_uri(source, entities | {'desc': before}) for before in names[: number - 1]),
                 ],
-                **_map_metadata(template, resolution),
             },
         )
         for number, name in enumerate(names[1:], start=2)
@@ -340,6 +334,16 @@ def uncertainty_derivative(source: Path, template: Template, resolution: float) 
             **_map_metadata(template, resolution),
         },
     )
+
+
+def _momentum_metadata(template: Template, resolution: float, direction: str) -> dict[str, Any]:
+    """Return the metadata that all momenta share."""
+    return {
+        'Units': 'mm',
+        'VectorComponents': 'Along the three axes of the voxel grid, in this order.',
+        'Direction': direction,
+        **_map_metadata(template, resolution),
+    }
 
 
 def _map_metadata(template: Template, resolution: float) -> dict[str, Any]:

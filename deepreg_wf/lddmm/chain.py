@@ -52,7 +52,7 @@ FIRST_LATTICE_MM = 6.0
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """How one geodesic of a chain is found.
+    """Energy, metric and schedule by which one geodesic of a chain is found.
 
     Attributes
     ----------

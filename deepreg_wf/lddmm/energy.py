@@ -30,7 +30,7 @@ JACOBIANS_PER_LATTICE_SPACING = 2
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyTerms:
-    """What matching minimises beside the norm of the velocity.
+    """Terms of the energy of a matching, beside the norm of the velocity.
 
     Attributes
     ----------
